@@ -1,0 +1,111 @@
+# deit-bench: `make` shows what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PROFILE ?= full
+PRECISION ?= fp32
+DATA ?=
+DEVICE ?=
+ENGINE ?=
+PHASES ?=
+SPEC ?=
+RESULTS ?= results
+TORCH_INDEX ?=
+
+SYSTEM := $(shell uname -s)-$(shell uname -m)
+NVIDIA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+# What `make bench` measures: Apple Silicon -> mlx, NVIDIA -> cuda, everything else -> ipex.
+PLATFORM ?= $(if $(filter Darwin-arm64,$(SYSTEM)),mlx,$(if $(NVIDIA),cuda,ipex))
+
+FOLDER_mlx := bench-mlx
+FOLDER_cuda := bench-tf-cuda
+FOLDER_ipex := bench-torch-ipex
+FOLDER_spec := shared-spec
+FOLDER_aggregate := aggregate
+PACKAGE_mlx := bench_mlx
+PACKAGE_cuda := bench_tf_cuda
+PACKAGE_ipex := bench_torch_ipex
+
+# Extras that this system's frameworks come with, and their pins.
+EXTRA_mlx := $(if $(filter Darwin-%,$(SYSTEM)),macos,$(if $(NVIDIA),cuda,cpu))
+EXTRA_cuda := $(if $(NVIDIA),cuda,cpu)
+EXTRA_ipex := $(if $(filter Linux-x86_64,$(SYSTEM)),ipex,stock)
+LOCKS_mlx := $(if $(filter cuda,$(EXTRA_mlx)),requirements-cuda.lock)
+LOCKS_cuda := $(if $(filter cuda,$(EXTRA_cuda)),requirements-cuda.lock)
+PIP_ipex := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+# Which folders' tests can run here; TensorFlow's CUDA package is for Linux.
+TESTABLE := spec aggregate mlx ipex $(if $(filter Linux-%,$(SYSTEM)),cuda)
+LEFT_OUT := $(filter-out $(TESTABLE),spec aggregate mlx ipex cuda)
+
+OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out $(RESULTS) \
+  $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device $(DEVICE)) $(if $(ENGINE),--engine $(ENGINE)) \
+  $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)")
+
+.PHONY: help bench report test lint clean $(foreach p,mlx cuda ipex,bench-$(p)) \
+  $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p))
+
+help: ## show this
+	@echo "deit-bench on this machine: $(PLATFORM)"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@echo "  make setup-*      one environment: spec, aggregate, mlx, cuda, ipex (made on first use anyway)"
+	@echo "Variables: PROFILE=quick|full PRECISION=fp32|bf16 DATA=folder|archive|synthetic DEVICE= ENGINE= PHASES=a,b SPEC=file"
+	@echo "           RESULTS=folder PYTHON=python3.12 TORCH_INDEX=url (a CPU-only index for torch)"
+
+bench: ## measure this machine in a few minutes, then show the comparison
+	@status=0; \
+	$(MAKE) --no-print-directory bench-$(PLATFORM) PROFILE=$(if $(filter command line,$(origin PROFILE)),$(PROFILE),quick) || status=1; \
+	$(MAKE) --no-print-directory report; exit $$status
+
+bench-mlx: setup-mlx ## full benchmark with MLX (Apple Silicon; also CUDA and CPU on Linux)
+bench-cuda: setup-cuda ## full benchmark with TensorFlow on an NVIDIA GPU
+bench-ipex: setup-ipex ## full benchmark with PyTorch and Intel's extension on a CPU
+bench-mlx bench-cuda bench-ipex: bench-%:
+	@$(FOLDER_$*)/.venv/bin/python -m $(PACKAGE_$*) run $(OPTIONS)
+
+report: setup-aggregate ## compare all results: a table here, report/ with tables and plots
+	@aggregate/.venv/bin/python -m aggregate $(RESULTS)/*.json
+
+test: ## all tests that can run on this system
+	@for p in $(TESTABLE); do $(MAKE) --no-print-directory test-$$p; done
+	@$(if $(LEFT_OUT),echo "Left out (cannot be installed on $(SYSTEM)): $(LEFT_OUT)")
+
+test-spec: setup-spec
+	cd shared-spec && .venv/bin/python -m pytest
+test-aggregate: setup-aggregate
+	aggregate/.venv/bin/python -m pytest aggregate
+test-mlx test-cuda test-ipex: test-%: setup-%
+	cd $(FOLDER_$*) && .venv/bin/python -m pytest
+
+lint: setup-spec setup-aggregate ## ruff, and mypy where types are strict
+	shared-spec/.venv/bin/ruff check .
+	shared-spec/.venv/bin/ruff format --check .
+	cd shared-spec && .venv/bin/mypy
+	aggregate/.venv/bin/mypy --config-file aggregate/pyproject.toml aggregate
+
+setup-spec: shared-spec/.venv/.done
+setup-aggregate: aggregate/.venv/.done
+setup-mlx: bench-mlx/.venv/.done
+setup-cuda: bench-tf-cuda/.venv/.done
+setup-ipex: bench-torch-ipex/.venv/.done
+
+# $(1): platform word. Installs the pins, then the folder and shared-spec as editable packages.
+define environment
+$(FOLDER_$(1))/.venv/.done: $(FOLDER_$(1))/requirements.lock $(FOLDER_$(1))/pyproject.toml shared-spec/pyproject.toml
+	@echo "Setting up $(FOLDER_$(1))/.venv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv $(FOLDER_$(1))/.venv
+	@cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check $(PIP_$(1)) \
+	  -r requirements.lock $(foreach lock,$(LOCKS_$(1)),-r $(lock))
+	@$(if $(filter spec,$(1)),,cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check $(PIP_$(1)) \
+	  -e '.$(if $(EXTRA_$(1)),[$(EXTRA_$(1))])')
+	@cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e ../shared-spec
+	@touch $$@
+endef
+$(foreach p,spec aggregate mlx cuda ipex,$(eval $(call environment,$(p))))
+
+clean: ## remove environments, caches and the report; results stay
+	rm -rf */.venv report
+	find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache -o -name .hypothesis | xargs rm -rf

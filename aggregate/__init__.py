@@ -1,0 +1,45 @@
+"""Turns result files of the three platforms into one comparison: `python -m aggregate results/*.json`.
+
+In Python, `aggregate.load(["results"])` gives every figure as a pandas data frame.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import pandas as pd
+
+__version__ = "0.1.0"
+
+
+def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = None) -> pd.DataFrame:
+    """Every figure of some results in tidy long form: one row per run, metric and batch size.
+
+    What each column means is said in `aggregate.compare.COLUMNS`, how each figure is found in
+    `aggregate.metrics.METRICS`. Files that are no valid results are left out; why they are is in `attrs["problems"]`
+    of the frame, a sentence each.
+
+    Args:
+        paths: result files, or folders of them.
+        baseline: what the ratios are against, as for --baseline.
+        prices: another price file than shared_spec/prices.json.
+
+    Raises:
+        shared_spec.errors.UserError: there is no valid result, no such baseline, or the price file is wrong.
+    """
+    # Not at the top: `python -m aggregate` imports this module first, and wants to say itself what is not installed.
+    from aggregate import reading, report
+    from shared_spec.errors import UserError
+    from shared_spec.prices import load_prices
+
+    loaded = reading.load(paths)
+    problems = [str(problem) for problem in loaded.problems]
+    if not loaded.results:
+        raise UserError(f"There is no valid result to compare. {' '.join(problems)}".strip())
+    summary = report.compared(loaded.results, loaded.problems, load_prices(prices), baseline).summary
+    summary.attrs["problems"] = problems
+    return summary

@@ -1,0 +1,150 @@
+"""`python -m aggregate results/*.json`: compare results, on the terminal and in report/."""
+
+import io
+import sys
+
+DEPENDENCIES = ("click", "jinja2", "jsonschema", "matplotlib", "numpy", "pandas", "rich", "scipy", "shared_spec")
+
+try:
+    from pathlib import Path
+
+    import click
+    from rich.console import Console
+    from rich.text import Text
+
+    from aggregate import publish, report, tables
+    from aggregate.reading import load
+    from shared_spec.errors import UserError
+    from shared_spec.prices import load_prices
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in DEPENDENCIES:
+        raise
+    sys.exit(f"{error.name} is not installed in this Python; run `make setup-aggregate`, or `pip install ./aggregate`.")
+
+EXIT_SOME_LEFT_OUT = 1
+EXIT_NOTHING_COMPARED = 2
+EXIT_WARNED = 3
+FORMATS = ("table", "markdown", "csv", "json", "html")
+
+
+class _CompareUnlessTold(click.Group):
+    """A group whose first word may be left out: without the name of a command, it is to compare."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args[:1] and args[0] in self.commands else ["compare", *args])
+
+
+@click.group(cls=_CompareUnlessTold)
+def main() -> None:
+    """Compare results, or check one."""
+
+
+@main.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("files", nargs=-1, type=click.Path())
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder of the report."
+)
+@click.option(
+    "--baseline", default="", help="What to compare with: letter, platform, engine, device or file; else the first."
+)
+@click.option("--prices", type=click.Path(path_type=Path), help="Another price file than shared_spec/prices.json.")
+@click.option("--title", default=report.TITLE, show_default=True, help="Title of the report.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What to print.")
+@click.option("--fail-on-warning", is_flag=True, help=f"Exit status {EXIT_WARNED} if a run or a figure has a warning.")
+def compare(
+    files: tuple[str, ...],
+    out: Path,
+    baseline: str,
+    prices: Path | None,
+    title: str,
+    form: str,
+    fail_on_warning: bool,
+) -> None:
+    """Compare results: FILES are result files or folders of them.
+
+    The report is written into --out, whatever is printed. The exit status is 0 if all files were compared, 1 if some
+    were not, 2 if there was nothing to compare. `python -m aggregate check FILE` tells whether a result is fit to be
+    published.
+    """
+    errors = Console(stderr=True, soft_wrap=True)
+    if not files:
+        _say(errors, "Which results? Try `python -m aggregate results/*.json`; `make bench` makes one.")
+        sys.exit(EXIT_NOTHING_COMPARED)
+    loaded = load(files)
+    for problem in loaded.problems:
+        _say(errors, str(problem))
+    if not loaded.results:
+        _say(errors, "There is no valid result to compare.")
+        sys.exit(EXIT_NOTHING_COMPARED)
+    try:
+        comparison = report.compared(loaded.results, loaded.problems, load_prices(prices), baseline, title)
+        drawn = report.write(comparison, out)
+    except UserError as error:
+        _say(errors, str(error))
+        sys.exit(EXIT_NOTHING_COMPARED)
+    if form == "table":
+        _show(comparison)
+    else:
+        _survive_encoding()
+        click.echo(report.as_text(comparison, drawn, form), nl=False)
+    _say(errors, f"The report is in {out}: index.html, comparison.md, comparison.csv and plots/.")
+    sys.exit(_status(comparison, errors, fail_on_warning))
+
+
+def _status(comparison: report.Comparison, errors: Console, fail_on_warning: bool) -> int:
+    """The exit status, its reason said."""
+    warned = report.warnings(comparison)
+    if fail_on_warning and warned:
+        _say(errors, f"There are warnings: {'; '.join(warned[:10])}{' ...' if len(warned) > 10 else ''}.")
+    if comparison.problems:
+        left_out = len({problem.file for problem in comparison.problems})
+        be = "is" if left_out == 1 else "are"
+        _say(errors, f"{left_out} of the files given {be} not compared, for the reasons above.")
+        return EXIT_SOME_LEFT_OUT
+    return EXIT_WARNED if fail_on_warning and warned else 0
+
+
+@main.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Tell whether a result is fit to be published.
+
+    It is if it is valid, of the standard workload, from a clean commit and proved to compute the specified model, and
+    holds nothing private. The exit status is 0 if it is, else 1.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    findings = publish.check(file)
+    for finding in findings:
+        _say(console, f"{finding.sign}  {finding.text}")
+    fit = not any(finding.prevents for finding in findings)
+    _say(console, f"{'Fit' if fit else 'Not fit'} to be published.")
+    sys.exit(0 if fit else 1)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(text))
+
+
+def _survive_encoding() -> None:
+    """A character that standard output cannot encode becomes a question mark, not an error."""
+    if sys.stdout.encoding.lower() != "utf-8" and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _show(comparison: report.Comparison) -> None:
+    """Print the tables; what is piped on is as wide as it needs to be and never cut."""
+    _survive_encoding()
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=tables.UNBOUNDED)
+    for section in comparison.sections:
+        for table in (comparison.headline(section), *comparison.subtables(section), comparison.details(section)):
+            tables.show(table, console)
+        for sentence in report.sentences(section, comparison.partings[section.title]):
+            _say(console, sentence + "\n")
+    for run in comparison.runs:
+        _say(console, f"{run.letter}  {run.identity['file']}")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m aggregate")

@@ -1,0 +1,343 @@
+"""Results that look like real ones, for tests: valid, with realistic and reproducible numbers."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aggregate import compare
+from aggregate.compare import Run
+from aggregate.reading import Result
+from shared_spec import results
+from shared_spec.prices import load_prices
+from shared_spec.spec import Spec, load_spec, parse_spec
+
+SPEC = load_spec()
+SPEEDS = {"mlx": 180.0, "tf-cuda": 3430.0, "torch-ipex": 11.0}
+"""Training images/s."""
+DEVICES = {
+    "mlx": ("gpu", "Apple M4 Max"),
+    "tf-cuda": ("cuda", "NVIDIA H200"),
+    "torch-ipex": ("cpu", "Intel(R) Xeon(R) Platinum 8488C CPU @ 2.40GHz"),
+}
+ENGINES = {
+    "mlx": ("mlx", "0.32.4", "mlx"),
+    "tf-cuda": ("tensorflow", "2.21.0", "xla"),
+    "torch-ipex": ("torch", "2.8.0", "ipex"),
+}
+ALL_PHASES = ("conformance", "ceiling", "training", "latency", "inference")
+"""Of the quick profile."""
+FULL_PHASES = (*ALL_PHASES, "max_batch", "convergence")
+PRICES = load_prices()
+
+
+def small_spec(**training: Any) -> Spec:
+    """A workload other than the standard one: 512 images, two epochs."""
+    content = SPEC.to_dict()
+    content["name"] = "tiny"
+    content["data"]["train_images"] = 512
+    content["training"] |= {"epochs": 2, **training}
+    return parse_spec(content, "tests")
+
+
+def _blocks(
+    rng: np.random.Generator, step_seconds: float, blocks: int, steps: int, spread: float = 0.01
+) -> list[list[float]]:
+    return [[steps, steps * step_seconds * float(np.exp(rng.normal(0, spread)))] for _ in range(blocks)]
+
+
+def _conformance(passed: bool) -> dict[str, Any]:
+    checks = [
+        {"name": name, "passed": True, "figure": bound / 7, "bound": bound, "detail": "largest absolute difference"}
+        for name, bound in (
+            ("parameters", 1.0),
+            ("preprocess", 2e-6),
+            ("logits", 3e-5),
+            ("gradients", 4e-4),
+            ("trace", 1e-3),
+        )
+    ]
+    if not passed:
+        checks[2] |= {"passed": False, "figure": 0.0123}
+    return {"passed": passed, "checks": checks}
+
+
+def _memory(platform: str, peak: int) -> dict[str, int | None]:
+    device: dict[str, dict[str, int | None]] = {
+        "mlx": {"mlx_peak": peak // 2, "mlx_active": peak // 4, "mlx_cache": 0},
+        "tf-cuda": {"tf_peak": peak // 2, "tf_current": None},
+        "torch-ipex": {},
+    }
+    return {**device[platform], "host_peak": peak, "host_before_model": peak // 8}
+
+
+def _energy(watts: float, seconds: float) -> dict[str, Any]:
+    return {
+        "joules": watts * seconds,
+        "reason": None,
+        "source": "rapl-package",
+        "scope": "both packages, without memory",
+        "samples": 1,
+    }
+
+
+def _training(rng: np.random.Generator, spec: Spec, platform: str, speed: float, seed: int) -> dict[str, Any]:
+    batch = spec.training.batch_size
+    step = batch / speed
+    noise = np.random.default_rng(seed).normal(0, 0.02, 100)  # what the data of this seed do, on every platform
+    losses = 4.65 - 0.8 * (1 - np.exp(-np.arange(100) / 60)) + noise
+    window = _blocks(rng, step, 20, max(2, int(0.5 / step)))
+    return {
+        "batch_size": batch,
+        "first_step_seconds": 12.0 + step,
+        "warmup_blocks": [[2, 3 * step], *_blocks(rng, step, 4, 2)],
+        "steady": True,
+        "window_blocks": window,
+        "window_host_wait_seconds": 0.003 * sum(seconds for _, seconds in window),
+        "step_seconds": [step * float(np.exp(rng.normal(0.01, 0.02))) for _ in range(30)],
+        "idle": {**_energy(40.0, 3.0), "seconds": 3.0},
+        "energy": _energy(150.0, sum(seconds for _, seconds in window)),
+        "loss_trace": [float(loss) for loss in losses * (1 + rng.normal(0, 1e-5, 100))],
+        "memory": _memory(platform, 6 * 2**30),
+    }
+
+
+def _latency(rng: np.random.Generator, platform: str, speed: float) -> dict[str, Any]:
+    middle = 0.35 / speed + 0.001
+    host = middle * np.exp(rng.gamma(1.5, 0.03, 1000))
+    return {
+        "first_inference_seconds": 1.5,
+        "warmup_blocks": _blocks(rng, middle, 4, 10),
+        "steady": True,
+        "host_to_host_seconds": [float(t) for t in host],
+        "device_only_seconds": [float(t) for t in 0.9 * host],
+        "memory": _memory(platform, 2**30),
+    }
+
+
+def _inference(rng: np.random.Generator, platform: str, speed: float, largest: int) -> dict[str, Any]:
+    sizes = []
+    for batch in (2**i for i in range(largest.bit_length())):
+        rate = 3.2 * speed * batch / (batch + 4)
+        sizes.append(
+            {
+                "batch_size": batch,
+                "first_inference_seconds": 0.8,
+                "steady": True,
+                "window_blocks": _blocks(rng, batch / rate, 5, max(2, int(0.5 * rate / batch))),
+                "memory": _memory(platform, 2**30),
+            }
+        )
+    return {"sizes": sizes, "stopped": None, "memory": _memory(platform, 2**30)}
+
+
+def _ceiling(rng: np.random.Generator, spec: Spec, speed: float) -> dict[str, Any]:
+    rate = 2.2 * spec.model.training_flops * speed
+    return {
+        "sizes": [
+            {"n": n, "blocks": _blocks(rng, 2 * n**3 / (rate * n / (n + 700)), 1, 8)} for n in (512, 1024, 2048, 4096)
+        ]
+    }
+
+
+def _max_batch(rng: np.random.Generator, platform: str, speed: float) -> dict[str, Any]:
+    """Doubling to 256, where memory ends, then one bisection: 192 is the answer."""
+    tries = []
+    for batch in (32, 64, 128, 256, 192):
+        measured = {
+            "first_step_seconds": 2.0,
+            "window_blocks": _blocks(rng, (batch + 4) / (1.3 * speed), 1, 5),
+            "memory": _memory(platform, 2 * 2**30 + batch * 2**27),
+        }
+        fits = batch != 256
+        tries.append({
+            "batch_size": batch,
+            "outcome": "fits" if fits else "out of memory",
+            "reason": None if fits else "out of memory: killed by SIGKILL",
+            "measurements": measured if fits else None,
+        })  # fmt: skip
+    return {"batch_size": 192, "ended_by": "batch 256: out of memory", "tries": tries}
+
+
+def _convergence(
+    rng: np.random.Generator, spec: Spec, platform: str, speed: float, epochs: int, ceiling: float
+) -> dict[str, Any]:
+    """A training whose top-1 rises towards `ceiling`."""
+    images = spec.data.train_images // spec.training.batch_size * spec.training.batch_size
+    rows: list[dict[str, Any]] = []
+    for epoch in range(1, epochs + 1):
+        top1 = ceiling * (1 - float(np.exp(-epoch / 5))) + float(rng.normal(0, 0.002))
+        seconds = epoch * (images / speed + 5.0 + 1.0) + 12.0
+        rows.append({
+            "epoch": epoch,
+            "seconds": seconds,
+            "evaluation_seconds": 5.0 * epoch,
+            "checkpoint_seconds": 1.0 * (epoch - 1),
+            "train_loss": 4.0 - 0.1 * epoch,
+            "test_loss": 4.0 - 0.09 * epoch,
+            "top1": top1,
+            "joules": 150.0 * seconds,
+        })  # fmt: skip
+    reached = next((row for row in rows if row["top1"] >= spec.training.target_top1), None)
+    last = rows[-1]
+    return {
+        "batch_size": spec.training.batch_size,
+        "stop": "epochs",
+        "target_top1": spec.training.target_top1,
+        "epochs_to_target": reached["epoch"] if reached else None,
+        "seconds_to_target": reached["seconds"] if reached else None,
+        "images": images * epochs,
+        "seconds": last["seconds"],
+        "evaluation_seconds": last["evaluation_seconds"],
+        "checkpoint_seconds": last["checkpoint_seconds"],
+        "first_step_seconds": 12.0,
+        "host_wait_seconds": 3.0,
+        "epochs": rows,
+        "loss_trace": [4.6] * 100,
+        "energy": _energy(150.0, last["seconds"]),
+        "resumed": 0,
+        "final_params": "cd" * 32,
+        "memory": _memory(platform, 6 * 2**30),
+    }
+
+
+def make_result(
+    platform: str = "torch-ipex",
+    *,
+    precision: str = "fp32",
+    engine: str | None = None,
+    framework_version: str | None = None,
+    device_name: str | None = None,
+    device_kind: str | None = None,
+    cores: int = 8,
+    speed: float | None = None,
+    repeats: int = 1,
+    spec: Spec = SPEC,
+    data: str = "cifar-100",
+    conformance: bool | None = True,
+    phases: Sequence[str] = ALL_PHASES,
+    failed: Mapping[tuple[str, int], str] | None = None,
+    warnings: Sequence[str] = (),
+    largest_batch: int = 64,
+    seeds: int = 1,
+    top1: float = 0.53,
+    number: int = 0,
+) -> dict[str, Any]:
+    """A result as plain JSON values.
+
+    Args:
+        speed: training images/s; everything else follows from it.
+        conformance: whether it is passed; None leaves the phase out.
+        failed: reason by (phase, repeat) of those that fail.
+        seeds: trainings of the convergence phase.
+        top1: what their accuracy rises towards.
+        number: tells runs apart that are otherwise the same, also in their noise.
+    """
+    words = (platform, precision, engine, device_name, device_kind, data, spec.name, number)
+    digest = hashlib.sha256(repr(words).encode()).hexdigest()
+    rng = np.random.default_rng(int(digest[:8], 16))
+    speed = speed or SPEEDS[platform] * (2.5 if precision == "bf16" else 1.0)
+    framework, version, usual_engine = ENGINES[platform]
+    kind, name = DEVICES[platform]
+    kind, name, engine = device_kind or kind, device_name or name, engine or usual_engine
+    backend = {
+        "framework": framework,
+        "framework_version": framework_version or version,
+        "engine": engine,
+        "compile_mode": "whole step",
+        "device": {"kind": kind, "name": name, "count": 1},
+        "precision": {"requested": precision, "effective": precision},
+        "details": {"threads": cores},
+    }
+    measure = {
+        "conformance": lambda seed: _conformance(conformance is not False),
+        "ceiling": lambda seed: _ceiling(rng, spec, speed),
+        "training": lambda seed: _training(rng, spec, platform, speed, seed),
+        "latency": lambda seed: _latency(rng, platform, speed),
+        "inference": lambda seed: _inference(rng, platform, speed, largest_batch),
+        "max_batch": lambda seed: _max_batch(rng, platform, speed),
+        "convergence": lambda seed: _convergence(rng, spec, platform, speed, spec.training.epochs, top1),
+    }
+    counts = {"training": repeats, "latency": repeats, "inference": repeats, "convergence": seeds}
+    outcomes = []
+    for phase in phases:
+        if phase == "conformance" and conformance is None:
+            continue
+        for repeat in range(counts.get(phase, 1)):
+            reason = (failed or {}).get((phase, repeat))
+            seed = spec.training.seeds[repeat]
+            outcomes.append(
+                {
+                    "phase": phase,
+                    "repeat": repeat,
+                    "seed": seed,
+                    "status": "failed" if reason else "ok",
+                    "reason": reason,
+                    "seconds": 1e6 if phase == "convergence" else 3600.0,
+                    "worker_env": {"OMP_NUM_THREADS": str(cores)},
+                    "backend": None if reason else backend,
+                    "measurements": None if reason else measure[phase](seed),
+                }
+            )
+    content = spec.to_dict()
+    result: dict[str, Any] = {
+        "schema_version": results.SCHEMA_VERSION,
+        "run_id": digest[:16],
+        "created": f"2026-01-{number % 28 + 1:02d}T12:00:00Z",
+        "platform": platform,
+        "engine": engine,
+        "device": kind,
+        "precision": precision,
+        "profile": {"name": "full" if repeats > 1 else "quick", "content": content["profiles"]["quick"]},
+        "spec": {
+            "name": spec.name,
+            "fingerprint": spec.fingerprint,
+            "standard": spec.is_standard,
+            "content": content,
+        },
+        "data": {
+            "source": data,
+            "checksums": {"train": "16019d7e3df5f24257cddd939b257f8d"} if data == "cifar-100" else {},
+        },
+        "initial_params": {"seed": spec.init.seed, "fingerprint": "ab" * 32, "count": 21704164},
+        "software": {
+            "shared_spec": "0.1.0",
+            "git_commit": "0123456789" * 4,
+            "git_clean": True,
+            "python": "3.11.9",
+            "packages": {"numpy": "2.4.6"},
+        },
+        "environment": {"system": "Linux", "cpu_physical_cores": cores},
+        "state_before": {"load_average_1min": 0.3},
+        "state_after": {"load_average_1min": 1.9},
+        "resumed": 0,
+        "warnings": list(warnings),
+        "phases": outcomes,
+    }
+    unshared: dict[str, Any] = json.loads(json.dumps(result))  # so that a test changes one place only
+    return unshared
+
+
+def save(result: Any, folder: Path, name: str = "result.json") -> Path:
+    """Write a result into `folder`, valid or not."""
+    path = folder / name
+    path.write_text(json.dumps(result), encoding="utf-8")
+    return path
+
+
+def as_runs(*contents: dict[str, Any]) -> list[Run]:
+    """Results as the comparison sees them; their files are called 0.json, 1.json ..."""
+    specs = [parse_spec(content["spec"]["content"], "test") for content in contents]
+    results = [Result(f"{i}.json", c, s) for i, (c, s) in enumerate(zip(contents, specs, strict=True))]
+    return compare.runs(results, PRICES)
+
+
+def with_losses(content: dict[str, Any], losses: list[float | None], repeat: int = 0) -> dict[str, Any]:
+    """`content` with this loss trace in one of its training repeats."""
+    for outcome in content["phases"]:
+        if (outcome["phase"], outcome["repeat"]) == ("training", repeat):
+            outcome["measurements"]["loss_trace"] = losses
+    return content

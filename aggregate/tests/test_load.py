@@ -1,0 +1,353 @@
+"""Untrusted files in, valid results and every problem out."""
+
+import copy
+import importlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregate import report, tables
+from aggregate.reading import Loaded, Problem, clean, load
+from aggregate.tests.factory import FULL_PHASES, PRICES, make_result, save
+
+loading = importlib.import_module("aggregate.reading")
+VALID = make_result(repeats=2)
+SMALL = make_result(phases=("conformance", "ceiling", "training", "max_batch", "convergence"))
+
+
+def outcome(result: dict[str, Any], phase: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(o for o in result["phases"] if o["phase"] == phase)
+    return found
+
+
+def only_problem(loaded: Loaded) -> Problem:
+    assert not loaded.results
+    assert len(loaded.problems) == 1, loaded.problems
+    return loaded.problems[0]
+
+
+def test_valid_file(tmp_path: Path) -> None:
+    loaded = load([save(VALID, tmp_path)])
+    assert not loaded.problems
+    (result,) = loaded.results
+    assert result.file == "result.json"
+    assert result.content == VALID
+    assert result.spec.fingerprint == VALID["spec"]["fingerprint"]
+    assert len(result.outcomes("training")) == 2
+
+
+def test_folder_means_its_visible_json_files(tmp_path: Path) -> None:
+    save(VALID, tmp_path, "a.json")
+    save({}, tmp_path, ".hidden.json")
+    save({}, tmp_path, "notes.txt")
+    (tmp_path / ".runs" / "key").mkdir(parents=True)
+    save({}, tmp_path / ".runs" / "key", "00-training-0.json")
+    loaded = load([tmp_path])
+    assert [result.file for result in loaded.results] == ["a.json"]
+    assert not loaded.problems
+
+
+def test_same_file_twice_is_read_once(tmp_path: Path) -> None:
+    path = save(VALID, tmp_path)
+    loaded = load([path, tmp_path, path])
+    assert len(loaded.results) == 1
+    assert not loaded.problems
+
+
+def test_copy_of_a_run_is_no_second_run(tmp_path: Path) -> None:
+    loaded = load([save(VALID, tmp_path, "a.json"), save(VALID, tmp_path, "b.json")])
+    assert [result.file for result in loaded.results] == ["a.json"]
+    assert loaded.problems[0].pointer == "/run_id"
+    assert "a.json" in loaded.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "not valid JSON"),
+        (json.dumps(SMALL).encode()[:-100], "truncated"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
+        (b'{"a": 1, "a": 2}', "'a' occurs twice"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[" + b"9" * 5000 + b"]", "not valid JSON"),
+        (b"[]", "is not of type 'object'"),
+        (b'"text"', "is not of type 'object'"),
+        (b'{"schema_version": "2.0"}', "this program reads 1.0"),
+    ],
+)
+def test_what_is_no_result(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(data)
+    problem = only_problem(load([path]))
+    assert problem.file == str(path)
+    assert said in problem.message
+
+
+def test_deep_inside_a_valid_envelope(tmp_path: Path) -> None:
+    deep: Any = 0
+    for _ in range(900):
+        deep = {"a": deep}
+    result = copy.deepcopy(SMALL)
+    result["profile"]["content"] = deep
+    assert "nested too deeply" in only_problem(load([save(result, tmp_path)])).message
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cannot be read (No such file" in only_problem(load([tmp_path / "missing.json"])).message
+    assert "File name too long" in only_problem(load(["x" * 5000])).message
+    assert "matches no file" in only_problem(load(["nowhere/*.json"])).message
+    assert "without *.json files" in only_problem(load([tmp_path])).message
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    assert "not a regular file" in only_problem(load([pipe])).message
+    monkeypatch.setattr(loading, "MAX_BYTES", 1000)
+    assert "is larger than" in only_problem(load([save(VALID, tmp_path)])).message
+
+
+def test_every_problem_of_every_file_and_the_good_ones_still_load(tmp_path: Path) -> None:
+    first, second = copy.deepcopy(SMALL), copy.deepcopy(SMALL)
+    first["precision"] = "fp8"
+    del first["engine"]
+    outcome(first, "training")["measurements"]["window_blocks"][0] = [0, -1.0]
+    second["surprise"] = 1
+    loaded = load([save(first, tmp_path, "1.json"), save(second, tmp_path, "2.json"), save(VALID, tmp_path, "3.json")])
+    assert [result.file for result in loaded.results] == ["3.json"]
+    found = {(Path(problem.file).name, problem.pointer) for problem in loaded.problems}
+    window = f"/phases/{first['phases'].index(outcome(first, 'training'))}/measurements/window_blocks/0"
+    assert found == {
+        ("1.json", "/precision"),
+        ("1.json", "/"),
+        ("1.json", f"{window}/0"),
+        ("1.json", f"{window}/1"),
+        ("2.json", "/"),
+    }
+
+
+def test_problems_beyond_a_bound_are_counted(tmp_path: Path) -> None:
+    result = copy.deepcopy(SMALL)
+    result["warnings"] = [1] * (loading.MAX_PROBLEMS + 23)
+    problems = load([save(result, tmp_path)]).problems
+    assert len(problems) == loading.MAX_PROBLEMS + 1
+    assert problems[-1].message == "has 23 more problems"
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def fingerprint(r: dict[str, Any]) -> None:
+    r["spec"]["fingerprint"] = "0" * 64
+
+
+def spec_content(r: dict[str, Any]) -> None:
+    r["spec"]["content"]["training"]["epochs"] += 1
+
+
+def spec_name(r: dict[str, Any]) -> None:
+    r["spec"]["name"] = "other"
+
+
+def unknown_spec_key(r: dict[str, Any]) -> None:
+    r["spec"]["content"]["model"]["dropout"] = 0.1
+
+
+def contradictory_spec(r: dict[str, Any]) -> None:
+    r["spec"]["content"]["model"]["heads"] = 7
+
+
+def number_beyond_floats(r: dict[str, Any]) -> None:
+    r["spec"]["content"]["model"]["dim"] = 6 * 10**400
+
+
+def initial_seed(r: dict[str, Any]) -> None:
+    r["initial_params"]["seed"] += 1
+
+
+def engine(r: dict[str, Any]) -> None:
+    r["engine"] = "another"
+
+
+def precision(r: dict[str, Any]) -> None:
+    r["precision"] = "bf16"
+
+
+def other_machine(r: dict[str, Any]) -> None:
+    r["phases"][-1]["backend"]["device"]["name"] = "another"
+
+
+def same_repeat(r: dict[str, Any]) -> None:
+    r["phases"].append(r["phases"][-1])
+
+
+def longer_than_its_process(r: dict[str, Any]) -> None:
+    outcome(r, "training")["seconds"] = 1.0
+
+
+def milliseconds_for_seconds(r: dict[str, Any]) -> None:
+    measured = outcome(r, "latency")["measurements"]
+    measured["host_to_host_seconds"] = [1e3 * t for t in measured["host_to_host_seconds"]]
+
+
+def waited_longer_than_the_window(r: dict[str, Any]) -> None:
+    outcome(r, "training")["measurements"]["window_host_wait_seconds"] = 1000.0
+
+
+def shrunk_batch(r: dict[str, Any]) -> None:
+    outcome(r, "training")["measurements"]["batch_size"] = 16
+
+
+def batch_twice(r: dict[str, Any]) -> None:
+    sizes = outcome(r, "inference")["measurements"]["sizes"]
+    sizes.append(sizes[0])
+
+
+def passed_without_passing(r: dict[str, Any]) -> None:
+    outcome(r, "conformance")["measurements"]["checks"][0]["passed"] = False
+
+
+def infinite_number(r: dict[str, Any]) -> None:
+    outcome(r, "conformance")["measurements"]["checks"][0]["bound"] = 10**400
+
+
+def target_reached_too_early(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["epochs_to_target"] = 1
+
+
+def time_to_target_of_another_epoch(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["seconds_to_target"] /= 2
+
+
+def epochs_out_of_order(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["epochs"].reverse()
+
+
+def clock_backwards(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["epochs"][0]["seconds"] = 1e7
+
+
+def easier_target(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["target_top1"] = 0.1
+
+
+def more_epochs_than_specified(r: dict[str, Any]) -> None:
+    epochs = outcome(r, "convergence")["measurements"]["epochs"]
+    epochs.append({**epochs[-1], "epoch": len(epochs) + 1})
+
+
+def larger_batch_than_any_that_fits(r: dict[str, Any]) -> None:
+    outcome(r, "max_batch")["measurements"]["batch_size"] = 256
+
+
+def fits_without_a_measurement(r: dict[str, Any]) -> None:
+    outcome(r, "max_batch")["measurements"]["tries"][0]["measurements"] = None
+
+
+def millijoules_for_joules(r: dict[str, Any]) -> None:
+    outcome(r, "training")["measurements"]["energy"]["joules"] *= 1000
+
+
+def neither_joules_nor_reason(r: dict[str, Any]) -> None:
+    outcome(r, "training")["measurements"]["energy"]["joules"] = None
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        (fingerprint, "/spec/fingerprint"),
+        (spec_content, "/spec/fingerprint"),
+        (spec_name, "/spec/name"),
+        (unknown_spec_key, "/spec/content/model"),
+        (contradictory_spec, "/spec/content"),
+        (number_beyond_floats, "/spec/content/model/dim"),
+        (initial_seed, "/initial_params/seed"),
+        (engine, "/phases/0/backend/engine"),
+        (precision, "/phases/0/backend/precision/requested"),
+        (other_machine, "/phases/6/backend/device"),
+        (same_repeat, "/phases/7"),
+        (longer_than_its_process, "/phases/2/seconds"),
+        (milliseconds_for_seconds, "/phases/3/seconds"),
+        (waited_longer_than_the_window, "/phases/2/measurements/window_host_wait_seconds"),
+        (shrunk_batch, "/phases/2/measurements/batch_size"),
+        (batch_twice, "/phases/4/measurements/sizes"),
+        (passed_without_passing, "/phases/0/measurements/passed"),
+        (infinite_number, "/phases/0/measurements/checks/0/bound"),
+        (target_reached_too_early, "/phases/6/measurements/epochs_to_target"),
+        (time_to_target_of_another_epoch, "/phases/6/measurements/seconds_to_target"),
+        (epochs_out_of_order, "/phases/6/measurements/epochs"),
+        (clock_backwards, "/phases/6/measurements/epochs"),
+        (easier_target, "/phases/6/measurements/target_top1"),
+        (more_epochs_than_specified, "/phases/6/measurements/epochs"),
+        (larger_batch_than_any_that_fits, "/phases/5/measurements/batch_size"),
+        (fits_without_a_measurement, "/phases/5/measurements/tries/0/measurements"),
+        (millijoules_for_joules, "/phases/2/measurements/energy/joules"),
+        (neither_joules_nor_reason, "/phases/2/measurements/energy"),
+    ],
+)
+def test_contradictions_that_no_schema_can_see(tmp_path: Path, change: Change, pointer: str) -> None:
+    result = make_result(phases=FULL_PHASES)
+    assert load([save(result, tmp_path)]).results
+    change(result)
+    loaded = load([save(result, tmp_path)])
+    assert not loaded.results
+    assert pointer in {problem.pointer for problem in loaded.problems}
+
+
+def test_a_float_that_overflows_is_found(tmp_path: Path) -> None:
+    path = save(SMALL, tmp_path)
+    path.write_text(path.read_text().replace('"load_average_1min": 0.3', '"load_average_1min": 1e999'))
+    assert "too large" in only_problem(load([path])).message
+
+
+HOSTILE = "\x1b[31mred\x07\ud800\u202eright\nnext\tword"
+
+
+def test_texts_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    assert clean(HOSTILE).isprintable()
+    assert clean("one\n two\t three ") == "one two three"
+    clean(HOSTILE).encode()
+    good, bad = make_result(warnings=[HOSTILE], device_name=HOSTILE), copy.deepcopy(SMALL)
+    bad[HOSTILE] = HOSTILE
+    loaded = load([save(good, tmp_path, "good.json"), save(bad, tmp_path, "bad\x1b[2J.json")])
+    assert loaded.results[0].content["warnings"][0].isprintable()
+    assert loaded.problems
+    assert all(str(problem).isprintable() for problem in loaded.problems)
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Paths of everything in a result, of long arrays the first two items."""
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in items:
+        found += leaves(item, (*path, key))
+    return found
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+) | st.sampled_from([0, -1, 1e-320, 1e308, 10**400, "<script>", "$x^{", "=1+1", HOSTILE, 1.0, 2**53])  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(leaves(SMALL)), value=JSON_VALUES)
+def test_no_value_anywhere_raises(tmp_path: Path, path: tuple[str | int, ...], value: Any) -> None:
+    """Whatever stands in one place of a result: it is refused with a reason, or shown."""
+    result = copy.deepcopy(SMALL)
+    inner: Any = result
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    loaded = load([save(result, tmp_path)])
+    assert loaded.results or loaded.problems
+    if loaded.results:
+        comparison = report.compared(loaded.results, loaded.problems, PRICES)
+        report.markdown(comparison, [[] for _ in comparison.sections]).encode()
+        tables.csv(comparison.summary).encode()

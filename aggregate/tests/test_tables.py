@@ -1,0 +1,160 @@
+"""Tables as a reader, a pipe, a Markdown renderer and a spreadsheet get them."""
+
+import io
+import re
+from typing import Any
+
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from aggregate import compare, tables
+from aggregate.metrics import METRIC
+from aggregate.tables import MISSING, Table, number
+from aggregate.tests.factory import as_runs, make_result
+
+LONG = "AMD Ryzen Threadripper PRO 7995WX 96-Cores Workstation Processor with Radeon Graphics and a very long name"
+
+
+def table_of(*contents: dict[str, Any]) -> Table:
+    runs = as_runs(*contents)
+    return tables.build("title", "", runs, compare.summary(runs))
+
+
+def shown(table: Table, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    tables.show(table, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def cells(table: Table, label: str) -> list[tuple[str, list[str]]]:
+    """Text and footnotes of a row's cells."""
+    (row,) = [row for row in table.rows if row.label == label]
+    return [(cell.text, [table.notes[mark - 1] for mark in cell.marks]) for cell in row.cells]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (12345.6, "12,346"),
+        (3430.4, "3,430"),
+        (-31.4159, "-31.42"),
+        (9.99999, "10.00"),
+        (0.00123, "0.001230"),
+        (1e-7, "1e-07"),
+        (2e12, "2e+12"),
+        (5e-324, "4.94e-324"),
+    ],
+)
+def test_numbers_are_shown_to_four_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_percentages_have_one_decimal_and_no_negative_zero() -> None:
+    drift = METRIC["drift"]
+    assert tables.shown(-0.04, drift) == "0.0"
+    assert tables.shown(-12.34, drift) == "-12.3"
+
+
+def test_missing_is_a_dash_with_its_reason() -> None:
+    table = table_of(make_result(failed={("latency", 0): "killed by SIGKILL"}), make_result("mlx"))
+    (mlx, no_note), (missing, reason) = cells(table, "Latency, median")
+    assert float(mlx) > 0
+    assert no_note == []
+    assert (missing, reason) == (MISSING, ["the latency phase failed: killed by SIGKILL"])
+
+
+def test_batches_that_only_some_runs_tried() -> None:
+    stopped = make_result("tf-cuda", largest_batch=4)
+    next(o for o in stopped["phases"] if o["phase"] == "inference")["measurements"]["stopped"] = (
+        "batch 8: out of memory"
+    )
+    failed = make_result("torch-ipex", failed={("inference", 0): "crashed"})
+    table = table_of(make_result("mlx", largest_batch=8), stopped, failed)
+    (large, _), (dash, why), (other_dash, other) = cells(table, "Inference, batch 8")
+    assert float(large) > 0
+    assert (dash, why) == (MISSING, ["not tried after batch 8: out of memory"])
+    assert (other_dash, other) == (MISSING, ["the inference phase failed: crashed"])
+
+
+def test_a_failed_repeat_does_not_hide_the_others() -> None:
+    table = table_of(make_result(repeats=3, failed={("inference", 0): "crashed", ("training", 0): "crashed"}))
+    ((batch, _),) = cells(table, "Inference, batch 8")
+    ((throughput, notes),) = cells(table, "Training throughput, batch 32")
+    assert float(batch) > 0
+    assert float(throughput) > 0
+    assert notes == ["1 of 3 repeats gave no value: the training phase failed: crashed"]
+
+
+def test_equal_notes_share_a_number() -> None:
+    table = table_of(make_result(), make_result(engine="stock"))
+    assert len(set(table.notes)) == len(table.notes)
+    first, second = next(row for row in table.rows if row.label.startswith("Peak memory")).cells
+    assert first.marks == second.marks
+
+
+def test_synthetic_data_is_marked_beside_the_run() -> None:
+    table = table_of(make_result("mlx"), make_result(data="synthetic"))
+    (real, _), (synthetic, lines) = table.headers
+    assert not real.marks
+    assert "synthetic stand-in" in table.notes[synthetic.marks[0] - 1]
+    assert lines[-1] == "quick · synthetic"
+
+
+def test_range_of_repeats_only_where_there_are_some() -> None:
+    assert "  lowest to highest repeat" not in [row.label for row in table_of(make_result()).rows]
+    (several, _), (single, _) = cells(
+        table_of(make_result("mlx", repeats=3), make_result()), "  lowest to highest repeat"
+    )
+    assert re.fullmatch(r"\d+\.\d to \d+\.\d", several)
+    assert single == MISSING
+
+
+def test_a_pipe_gets_every_column_whole() -> None:
+    text = shown(table_of(*(make_result(engine=f"engine-{i}", device_name=LONG) for i in range(12))), tables.UNBOUNDED)
+    assert "…" not in text.replace(" …", "")
+    assert text.count("Training throughput") == 1
+    assert all(f"engine-{i}" in text for i in range(12))
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_terminal_gets_pieces_that_fit(width: int) -> None:
+    text = shown(table_of(*(make_result(engine=f"engine-{i}", device_name=LONG, repeats=2) for i in range(6))), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text.replace(" …", "")
+    assert text.count("Latency samples") == len(re.findall(r"^Training throughput", text, re.MULTILINE)) > 0
+    assert all(f"engine-{i} " in text for i in range(6))
+
+
+EVIL = "<script>alert(1)</script> | [x](http://evil.example) ![y](//evil.example/p.png) `z` **b** www.evil.example & \\"
+
+
+def test_markdown_shows_hostile_text_as_text() -> None:
+    table = table_of(make_result(device_name=EVIL, engine=EVIL, warnings=[EVIL], failed={("latency", 0): EVIL}))
+    text = tables.markdown(table)
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    assert not re.findall(r"<(?!/?(?:table|thead|tbody|tr|th|td|p|br|strong)\b)", rendered)
+    assert rendered.count("<tr>") == len(table.rows) + 1
+    assert "://" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; | [x](http://evil.example)" in rendered
+
+
+def test_csv_comes_back_as_it_was() -> None:
+    summary = compare.summary(
+        as_runs(make_result(repeats=2, device_name='say "a, b"'), make_result("mlx", failed={("training", 0): "x"}))
+    )
+    back = pd.read_csv(io.StringIO(tables.csv(summary)))
+    assert list(back.columns) == list(compare.COLUMNS)
+    pd.testing.assert_series_equal(back["value"], summary["value"])
+    assert set(back["device_name"]) == {'say "a, b"', "Apple M4 Max"}
+
+
+def test_csv_holds_no_formula() -> None:
+    run = make_result(device_name='=HYPERLINK("http://evil.example")', engine="@SUM(A1)")
+    back = pd.read_csv(io.StringIO(tables.csv(compare.summary(as_runs(run)))), dtype=str, keep_default_na=False)
+    texts = back.drop(columns=["value", "low", "high"])
+    assert not texts.apply(lambda column: column.str.startswith(("=", "+", "-", "@"))).to_numpy().any()
+    assert pd.api.types.is_float_dtype(pd.to_numeric(back["value"]))

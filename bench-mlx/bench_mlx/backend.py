@@ -1,0 +1,278 @@
+"""Backend for MLX: Metal ("gpu"), CUDA ("cuda") and the CPU, with one compiled training step."""
+
+import math
+import shutil
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cpuinfo
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_unflatten
+
+from bench_mlx.model import DeiT
+from shared_spec import params as canonical
+from shared_spec.backend import OutOfMemory
+from shared_spec.errors import UserError
+from shared_spec.spec import Spec
+
+Batch = tuple[mx.array, ...]
+"""Images, and targets where there are any."""
+Arrays = dict[str, mx.array]
+
+IN_FLIGHT = 2
+"""Results under way at a time: one is computed while the next is queued, so that the device never waits for Python.
+More would gain nothing, and each holds the memory of its batch and activations."""
+
+STATE_KINDS = ("param", "m", "v")
+
+NORM_PIECE = 4096
+"""About the square root of the number of parameters: neither the pieces nor their sum adds up too many terms."""
+
+OUT_OF_MEMORY = (
+    "Unable to allocate",  # MLX's allocators
+    "Attempting to allocate",  # Metal, more than its largest buffer
+    "Insufficient Memory",  # Metal, while a command buffer runs
+    "out of memory",  # CUDA
+)
+
+
+def _select_device(device: str) -> None:
+    """Make `device` MLX's default.
+
+    Raises:
+        UserError: this build of MLX, or this machine, does not have it.
+    """
+    if device == "gpu" and not mx.metal.is_available():
+        raise UserError("--device gpu: MLX finds no Metal GPU here; choose --device cpu, or cuda on an NVIDIA machine.")
+    if device == "cuda" and not (mx.cuda.is_available() and mx.device_count(mx.gpu)):
+        raise UserError(
+            "--device cuda: MLX finds no CUDA GPU; it takes Linux, an NVIDIA driver and MLX's CUDA build "
+            "(pip install './bench-mlx[cuda]'), otherwise choose another --device."
+        )
+    mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
+
+
+@contextmanager
+def _out_of_memory_told_apart() -> Iterator[None]:
+    """MLX reports exhausted memory as a RuntimeError; everything else is passed on as it is."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory(str(error)) from error
+    except RuntimeError as error:
+        if any(text in str(error) for text in OUT_OF_MEMORY):
+            raise OutOfMemory(str(error)) from error
+        raise
+
+
+class MlxBackend:
+    """shared_spec.backend.Backend for MLX.
+
+    All that a training step changes is in `_state`: parameters and both moments as one float32 vector each, and the
+    step. `_model` lends its structure only and takes the values of whatever is being computed. One vector instead of
+    152 arrays makes the cast to bfloat16, the norm and AdamW a kernel each: on an H200 a step of batch 32 took the
+    host 21 ms to dispatch while every array had kernels of its own.
+    """
+
+    def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
+        _select_device(device)
+        self.spec, self.device, self.precision, self.engine = spec, device, precision, engine
+        self._dtype = mx.bfloat16 if precision == "bf16" else mx.float32
+        self._model = DeiT(spec)
+        self._layout = canonical.FlatLayout(spec)
+        self._state: Arrays = {}
+        self._inference_params: Arrays = {}
+        self._compiled_step = mx.compile(self._step, inputs=self._state, outputs=self._state)
+        self._compiled_gradients = mx.compile(mx.value_and_grad(self._loss))
+        self._compiled_forward = mx.compile(self._forward)
+        self._in_flight: deque[mx.array] = deque()
+        self._matmul_operands: dict[int, tuple[mx.array, mx.array]] = {}
+
+    def describe(self) -> dict[str, Any]:
+        on_cpu = self.device == "cpu"
+        info = mx.device_info()
+        name = cpuinfo.get_cpu_info().get("brand_raw", "unknown") if on_cpu else info["device_name"]
+        fused = not on_cpu or shutil.which("g++") is not None
+        return {
+            "framework": "mlx",
+            "framework_version": mx.__version__,
+            "engine": self.engine,
+            "device": {"kind": self.device, "name": name, "count": 1},
+            "compile_mode": "mx.compile" if fused else "mx.compile, nothing fused: it found no g++",
+            "precision": {"requested": self.precision, "effective": self._effective_precision()},
+            "details": {
+                "architecture": info.get("architecture"),
+                "device_memory_bytes": info.get("total_memory", info.get("memory_size")),
+                "steps_in_flight": IN_FLIGHT,
+                "openblas": _openblas_loaded() if on_cpu else None,
+            },
+        }
+
+    def _effective_precision(self) -> str:
+        """Measured: 1 + 2^-12 is a float32, but TF32 with its 10 bits of fraction rounds it to 1."""
+        if self.precision == "bf16":
+            emulated = self.device == "cpu" and sys.platform == "linux"
+            return "bf16, computed in fp32 registers (no bf16 instructions)" if emulated else "bf16"
+        n = 512
+        product = mx.full((n, n), 1 + 2**-12) @ mx.eye(n)
+        return "fp32" if mx.all(product == 1 + 2**-12).item() else "tf32"
+
+    @_out_of_memory_told_apart()
+    def load_params(self, params: Mapping[str, np.ndarray]) -> None:
+        canonical.check(self.spec, params, "load_params")
+        zeros = mx.zeros(sum(self._layout.sizes))  # takes no memory before the first step
+        self._set_state({"param": mx.array(self._layout.flatten(params)), "m": zeros, "v": zeros}, 0)
+
+    @_out_of_memory_told_apart()
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        values = {
+            kind: {key.removeprefix(f"{kind}/"): state[key] for key in state if key.startswith(f"{kind}/")}
+            for kind in STATE_KINDS
+        }
+        for kind in STATE_KINDS:
+            canonical.check(self.spec, values[kind], f"load_state, {kind}")
+        vectors = {kind: mx.array(self._layout.flatten(values[kind])) for kind in STATE_KINDS}
+        self._set_state(vectors, int(state["step"]))
+
+    def _set_state(self, vectors: Arrays, step: int) -> None:
+        self._state.update(vectors)
+        self._state["step"] = mx.array(step, mx.int32)
+        self._inference_params.clear()
+
+    def export_params(self) -> canonical.Params:
+        return self._layout.by_name(np.array(self._state["param"]))
+
+    def export_state(self) -> dict[str, np.ndarray]:
+        state = {"step": np.array(self._state["step"], np.int64)}
+        for kind in STATE_KINDS:
+            by_name = self._layout.by_name(np.array(self._state[kind]))
+            state |= {f"{kind}/{name}": value for name, value in by_name.items()}
+        return state
+
+    def _params(self) -> Arrays:
+        """The parameters in this precision's type, by name: slices of one cast vector."""
+        pieces = mx.split(self._state["param"].astype(self._dtype), np.cumsum(self._layout.sizes)[:-1].tolist())
+        shaped = zip(self._layout.shapes.items(), pieces, strict=True)
+        return {name: piece.reshape(shape) for (name, shape), piece in shaped}
+
+    @_out_of_memory_told_apart()
+    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
+        return (mx.array(images),) if targets is None else (mx.array(images), mx.array(targets))
+
+    def _forward(self, params: Arrays, images: mx.array) -> mx.array:
+        """Logits float32 [B, C], computed in the type of the parameters."""
+        patches = params["patch_embed.proj.weight"]
+        as_matrix = {"patch_embed.proj.weight": patches.reshape(len(patches), -1)}  # [D, 3, P, P] -> [D, 3*P*P]
+        self._model.update(tree_unflatten(list((params | as_matrix).items())))
+        return self._model(images).astype(mx.float32)
+
+    def _loss(self, params: Arrays, images: mx.array, targets: mx.array) -> mx.array:
+        return nn.losses.cross_entropy(self._forward(params, images), targets, reduction="mean")
+
+    def _step(self, images: mx.array, targets: mx.array, lr: mx.array) -> mx.array:
+        """What is compiled as one training step; float32 [2], the loss and the norm before clipping."""
+        loss, gradients = mx.value_and_grad(self._loss)(self._params(), images, targets)
+        gradient = mx.concatenate([gradients[name].flatten() for name in self._layout.shapes]).astype(mx.float32)
+        norm = _norm(gradient)
+        self._adamw(gradient * mx.minimum(self.spec.optimizer.clip_norm / (norm + 1e-6), 1), lr)
+        return mx.stack([loss, norm])
+
+    def _adamw(self, gradient: mx.array, lr: mx.array) -> None:
+        """AdamW (arXiv 1711.05101, algorithm 2) on the state.
+
+        Not mlx.optimizers.AdamW: it computes 1 - beta2**step in float32, wrong by 1e-5 of its value at first.
+        """
+        o, state = self.spec.optimizer, self._state
+        state["step"] = state["step"] + 1
+        correction1, correction2 = (-mx.expm1(state["step"] * math.log(beta)) for beta in (o.beta1, o.beta2))
+        p, m, v = (state[kind] for kind in STATE_KINDS)
+        m = o.beta1 * m + (1 - o.beta1) * gradient
+        v = o.beta2 * v + (1 - o.beta2) * gradient * gradient
+        decay = mx.where(mx.arange(p.size) < self._layout.decayed, lr * o.weight_decay, 0.0)
+        update = lr / correction1 * m / (mx.sqrt(v) / mx.sqrt(correction2) + o.eps)
+        state.update({"param": p * (1 - decay) - update, "m": m, "v": v})
+
+    @_out_of_memory_told_apart()
+    def train_step(self, batch: Batch, lr: float) -> mx.array:
+        self._inference_params.clear()
+        # A new number would be a new compilation, a new array is not.
+        return self._dispatch(self._compiled_step(*batch, mx.array(lr, mx.float32)), self._state)
+
+    @_out_of_memory_told_apart()
+    def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
+        _, gradients = self._compiled_gradients(self._params(), *batch)
+        return {name: self._to_float32(value) for name, value in gradients.items()}
+
+    @_out_of_memory_told_apart()
+    def infer(self, batch: Batch) -> mx.array:
+        if not self._inference_params:  # cast once, for as long as the parameters stay as they are
+            self._inference_params.update(self._params())
+        return self._dispatch(self._compiled_forward(self._inference_params, batch[0]))
+
+    def preprocess(self, batch: Batch) -> mx.array:
+        return self._model.preprocess(batch[0]).transpose(0, 2, 3, 1)
+
+    def _dispatch(self, result: mx.array, *state: Arrays) -> mx.array:
+        """Start the computation, which MLX would otherwise put off until somebody reads a value."""
+        mx.async_eval(result, *state)
+        self._in_flight.append(result)
+        if len(self._in_flight) > IN_FLIGHT:
+            mx.eval(self._in_flight.popleft())
+        return result
+
+    @_out_of_memory_told_apart()
+    def synchronize(self, *handles: mx.array) -> None:
+        """Evaluate the handles, then wait: mx.synchronize alone returns at once over what nobody dispatched."""
+        mx.eval(*handles)
+        mx.synchronize()
+        self._in_flight.clear()
+
+    @_out_of_memory_told_apart()
+    def to_numpy(self, handle: mx.array) -> np.ndarray:
+        return self._to_float32(handle)
+
+    @staticmethod
+    def _to_float32(value: mx.array) -> np.ndarray:
+        return np.array(value.astype(mx.float32))
+
+    @_out_of_memory_told_apart()
+    def matmul(self, n: int) -> mx.array:
+        if n not in self._matmul_operands:
+            a, b = (mx.random.normal((n, n), key=mx.random.key(seed)).astype(self._dtype) for seed in range(2))
+            mx.eval(a, b)
+            self._matmul_operands = {n: (a, b)}
+        a, b = self._matmul_operands[n]
+        return self._dispatch(a @ b)
+
+    def reset_peak_memory(self) -> None:
+        mx.reset_peak_memory()
+
+    def memory(self) -> dict[str, int | None]:
+        """Bytes in MLX's allocator; its peak leaves out the cache, which holds freed memory for reuse."""
+        return {
+            "mlx_peak": mx.get_peak_memory(),
+            "mlx_active": mx.get_active_memory(),
+            "mlx_cache": mx.get_cache_memory(),
+        }
+
+
+def _norm(gradient: mx.array) -> mx.array:
+    """L2 norm of a vector, float32 [].
+
+    In pieces first: over a long vector MLX's CPU adds up in one go and loses the fourth digit.
+    """
+    rest = gradient.size % NORM_PIECE
+    pieces = mx.square(gradient[: gradient.size - rest]).reshape(-1, NORM_PIECE).sum(-1)
+    return mx.sqrt(pieces.sum() + mx.square(gradient[gradient.size - rest :]).sum())
+
+
+def _openblas_loaded() -> bool:
+    """Whether OpenBLAS proper is in this process; NumPy's private copy has another name."""
+    maps = Path("/proc/self/maps")
+    return maps.exists() and "/libopenblas" in maps.read_text()

@@ -1,0 +1,60 @@
+import subprocess
+import sys
+
+import pytest
+
+from bench_mlx import platform
+from bench_mlx.platform import PLATFORM, worker_env
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="MLX's own BLAS is replaced on Linux only")
+
+
+@pytest.fixture
+def openblas(monkeypatch):
+    monkeypatch.setattr(platform, "find_library", lambda name: f"lib{name}.so.0")
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+
+
+def test_is_known_without_the_framework():
+    code = "import sys, bench_mlx.platform; sys.exit(any(name.split('.')[0] == 'mlx' for name in sys.modules))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_default_device_is_this_systems_best(monkeypatch):
+    assert set(PLATFORM.devices) == {"gpu", "cuda", "cpu"}
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert platform._devices()[0] == "gpu"
+    monkeypatch.setattr(sys, "platform", "linux")
+    for has_driver, best in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(platform, "has_nvidia_driver", lambda has_driver=has_driver: has_driver)
+        assert platform._devices()[0] == best
+
+
+@pytest.mark.parametrize("device", PLATFORM.devices)
+def test_tf32_is_off_on_every_device(device):
+    assert worker_env(device, "mlx")["MLX_ENABLE_TF32"] == "0"
+
+
+@linux
+@pytest.mark.usefixtures("openblas")
+def test_openblas_is_preloaded_for_the_cpu_alone():
+    env = worker_env("cpu", "mlx")
+    assert env["LD_PRELOAD"] == "libopenblas.so.0"
+    assert int(env["OPENBLAS_NUM_THREADS"]) >= 1
+    assert "LD_PRELOAD" not in worker_env("cuda", "mlx")
+
+
+@linux
+@pytest.mark.usefixtures("openblas")
+def test_what_is_preloaded_already_stays(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "libjemalloc.so.2")
+    assert worker_env("cpu", "mlx")["LD_PRELOAD"].split() == ["libopenblas.so.0", "libjemalloc.so.2"]
+    monkeypatch.setenv("LD_PRELOAD", "/opt/lib/libopenblas.so.0")
+    assert worker_env("cpu", "mlx")["LD_PRELOAD"] == "/opt/lib/libopenblas.so.0"
+
+
+@linux
+@pytest.mark.usefixtures("openblas")
+def test_nothing_is_preloaded_where_openblas_is_not_installed(monkeypatch):
+    monkeypatch.setattr(platform, "find_library", lambda name: None)
+    assert "LD_PRELOAD" not in worker_env("cpu", "mlx")

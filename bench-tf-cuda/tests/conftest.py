@@ -1,0 +1,42 @@
+"""A small workload, one batch of it, and a backend for each precision."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bench_tf_cuda.backend import TfBackend
+from shared_spec import params
+from shared_spec.batches import soft_targets
+from shared_spec.spec import Spec, load_spec
+
+
+@pytest.fixture(scope="session")
+def spec() -> Spec:
+    standard = load_spec()
+    return dataclasses.replace(
+        standard,
+        model=dataclasses.replace(standard.model, image_size=64, dim=32, depth=2, heads=2, mlp_dim=64),
+        data=dataclasses.replace(standard.data, train_images=64, test_images=32),
+        training=dataclasses.replace(standard.training, batch_size=4),
+    )
+
+
+@pytest.fixture(scope="session")
+def host_batch(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
+    """Four random images and soft targets."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    return images, soft_targets(np.array([0, 1, 50, 99]), spec.model.classes, spec.data.label_smoothing)
+
+
+@pytest.fixture(scope="session", params=["fp32", "bf16"])
+def either(request: pytest.FixtureRequest, spec: Spec) -> TfBackend:
+    """A backend of each precision in turn, shared because compiling takes seconds."""
+    return TfBackend(spec, "cpu", request.param, "xla")
+
+
+@pytest.fixture
+def backend(either: TfBackend, spec: Spec) -> TfBackend:
+    """The backend with the specified initial values and a fresh optimiser."""
+    either.load_params(params.initial(spec))
+    return either

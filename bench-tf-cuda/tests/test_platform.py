@@ -1,0 +1,29 @@
+"""What the parent process relies on before TensorFlow is imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bench_tf_cuda import platform
+
+
+def test_importing_the_platform_imports_no_framework() -> None:
+    program = "import sys, bench_tf_cuda.platform; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_worker_env_leaves_the_users_xla_flags(device: str) -> None:
+    assert "XLA_FLAGS" not in platform.worker_env(device, "xla")
+
+
+def test_only_the_cpu_worker_hides_the_gpu() -> None:
+    assert platform.worker_env("cpu", "xla")["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert "CUDA_VISIBLE_DEVICES" not in platform.worker_env("cuda", "xla")
+
+
+@pytest.mark.parametrize(("driver", "first"), [(True, "cuda"), (False, "cpu")])
+def test_default_device_is_the_gpu_where_a_driver_is(monkeypatch: pytest.MonkeyPatch, driver: bool, first: str) -> None:
+    monkeypatch.setattr(platform, "has_nvidia_driver", lambda: driver)
+    assert platform.devices()[0] == first

@@ -1,0 +1,219 @@
+"""Backend for PyTorch on the CPU, with two engines: "ipex" (Intel's extension) and "stock" (PyTorch alone)."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import cpuinfo
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench_torch_ipex.model import DeiT
+from shared_spec import params as canonical
+from shared_spec.backend import OutOfMemory
+from shared_spec.errors import UserError
+from shared_spec.spec import Spec
+
+MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+
+def _import_ipex() -> Any:
+    """Import Intel's extension, which replaces operators of torch from then on."""
+    logging.getLogger("IPEX").setLevel(logging.ERROR)  # it warns of its own deprecated options
+    logging.disable(logging.WARNING)  # ... and, while it is imported, of the CUDA that a CPU does not have
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import intel_extension_for_pytorch as ipex
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"--engine ipex: intel-extension-for-pytorch cannot be imported ({error}); "
+            "run `make setup-ipex`, or choose --engine stock."
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    warnings.filterwarnings("ignore", message="JIT pass will be deprecated")
+    # IPEX 2.8 registers its LayerNorm without an autograd kernel and torch warns at each backward pass. The
+    # gradient is right all the same: the conformance phase checks that of every parameter.
+    warnings.filterwarnings("ignore", message="aten::layer_norm: an autograd kernel was not registered")
+    return ipex
+
+
+def _parameter_groups(model: DeiT, weight_decay: float) -> list[dict[str, Any]]:
+    decayed: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        decayed[canonical.has_decay(name, tuple(parameter.shape))].append(parameter)
+    return [{"params": decayed[True], "weight_decay": weight_decay}, {"params": decayed[False], "weight_decay": 0.0}]
+
+
+class TorchBackend:
+    """shared_spec.backend.Backend for PyTorch; PyTorch's CPU kernels run to completion, so nothing is left to wait for."""
+
+    def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
+        if device != "cpu":
+            raise UserError(f"--device {device}: this package runs on cpu only.")
+        self.spec, self.precision, self.engine = spec, precision, engine
+        self._ipex = _import_ipex() if engine == "ipex" else None
+        torch.set_float32_matmul_precision("highest")
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._matmul_operands: dict[int, tuple[Tensor, Tensor]] = {}
+        self._fresh_model()
+
+    def _fresh_model(self) -> None:
+        o = self.spec.optimizer
+        self._model = DeiT(self.spec).train()
+        self._optimizer = torch.optim.AdamW(
+            _parameter_groups(self._model, o.weight_decay), betas=(o.beta1, o.beta2), eps=o.eps, fused=True
+        )
+        if self._ipex is not None:
+            # Weights stay plain float32: packing them was no faster in training and hides them from the optimiser.
+            self._model, self._optimizer = self._ipex.optimize(
+                self._model, optimizer=self._optimizer, dtype=torch.float32, inplace=True, weights_prepack=False
+            )
+        self._inference: dict[int, Any] = {}
+
+    def describe(self) -> dict[str, Any]:
+        bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        emulated = self.precision == "bf16" and not bf16
+        return {
+            "framework": "torch",
+            "framework_version": torch.__version__,
+            "engine": self.engine,
+            "device": {"kind": "cpu", "name": cpuinfo.get_cpu_info().get("brand_raw", "unknown"), "count": 1},
+            "compile_mode": "training eager; inference " + ("torch.jit.trace, frozen" if self._ipex else "eager"),
+            "precision": {
+                "requested": self.precision,
+                "effective": "bf16, computed in fp32 registers (no bf16 instructions)" if emulated else self.precision,
+            },
+            "details": {
+                "ipex_active": self._ipex is not None,
+                "ipex_version": self._ipex.__version__ if self._ipex else None,
+                "isa": torch.backends.cpu.get_cpu_capability(),
+                "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+                "amx": torch.cpu._is_amx_tile_supported(),
+                "float32_matmul_precision": torch.get_float32_matmul_precision(),
+                "onednn": torch.backends.mkldnn.is_available(),
+                "threads": torch.get_num_threads(),
+            },
+        }
+
+    def load_params(self, params: Mapping[str, np.ndarray]) -> None:
+        canonical.check(self.spec, params, "load_params")
+        self._fresh_model()
+        self._set_params(params)
+
+    def _set_params(self, params: Mapping[str, np.ndarray]) -> None:
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(params[name])))
+
+    def export_params(self) -> canonical.Params:
+        return {name: p.detach().numpy().copy() for name, p in self._model.named_parameters()}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.load_params({name: state[f"param/{name}"] for name in canonical.shapes(self.spec)})
+        for name, parameter in self._model.named_parameters():
+            # zeros_like keeps the memory layout (IPEX makes the convolution channels-last): fused AdamW walks raw memory.
+            slots = {
+                slot: torch.zeros_like(parameter).copy_(torch.from_numpy(state[f"{key}/{name}"]))
+                for key, slot in MOMENTS.items()
+            }
+            self._optimizer.state[parameter] = {"step": torch.tensor(float(state["step"])), **slots}
+
+    def export_state(self) -> dict[str, np.ndarray]:
+        state = {f"param/{name}": value for name, value in self.export_params().items()}
+        step = 0
+        for name, parameter in self._model.named_parameters():
+            slots = self._optimizer.state.get(parameter, {})
+            step = int(slots.get("step", 0))
+            for key, slot in MOMENTS.items():
+                value = slots[slot] if slots else torch.zeros_like(parameter)
+                state[f"{key}/{name}"] = value.detach().numpy().copy()
+        return state | {"step": np.array(step, np.int64)}
+
+    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
+        return torch.from_numpy(images), None if targets is None else torch.from_numpy(targets)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, targets = batch
+        with self._autocast():
+            logits = self._model(images)
+        loss = F.cross_entropy(logits.float(), targets)
+        loss.backward()
+        return loss.detach()
+
+    def train_step(self, batch: tuple[Tensor, Tensor], lr: float) -> Tensor:
+        try:
+            loss = self._backward(batch)
+            norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self.spec.optimizer.clip_norm)
+            for group in self._optimizer.param_groups:
+                group["lr"] = lr
+            self._optimizer.step()
+        except RuntimeError as error:
+            raise _told_apart(error) from error
+        self._optimizer.zero_grad(set_to_none=True)
+        self._inference.clear()
+        return torch.stack((loss, norm))
+
+    def gradients(self, batch: tuple[Tensor, Tensor]) -> dict[str, np.ndarray]:
+        self._backward(batch)
+        found = {name: p.grad.numpy().copy() for name, p in self._model.named_parameters() if p.grad is not None}
+        self._optimizer.zero_grad(set_to_none=True)
+        return found
+
+    def infer(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
+        images = batch[0]
+        try:
+            with torch.inference_mode(), self._autocast():
+                return self._inference_model(images)(images).float()
+        except RuntimeError as error:
+            raise _told_apart(error) from error
+
+    def _inference_model(self, images: Tensor) -> Any:
+        """The model as inference runs it: as it is, or packed and traced by IPEX for this batch size."""
+        if self._ipex is None:
+            return self._model
+        if len(images) not in self._inference:
+            model = DeiT(self.spec).eval()
+            model.load_state_dict(self._model.state_dict())
+            model = self._ipex.optimize(model, dtype=self._dtype, inplace=True)
+            with torch.no_grad(), self._autocast():
+                self._inference[len(images)] = torch.jit.freeze(torch.jit.trace(model, images, check_trace=False))
+        return self._inference[len(images)]
+
+    def preprocess(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
+        with torch.inference_mode():
+            return self._model.preprocess(batch[0]).permute(0, 2, 3, 1)
+
+    def synchronize(self, *handles: Tensor) -> None:
+        """Nothing to wait for: eager CPU operators return when they are done."""
+
+    def to_numpy(self, handle: Tensor) -> np.ndarray:
+        return handle.float().numpy()
+
+    def matmul(self, n: int) -> Tensor:
+        if n not in self._matmul_operands:
+            generator = torch.Generator().manual_seed(n)
+            a, b = (torch.randn(n, n, generator=generator).to(self._dtype) for _ in range(2))
+            self._matmul_operands = {n: (a, b)}
+        a, b = self._matmul_operands[n]
+        return a @ b
+
+    def reset_peak_memory(self) -> None:
+        """The device is the host: the harness reads the process's high-water mark."""
+
+    def memory(self) -> dict[str, int | None]:
+        return {}
+
+
+def _told_apart(error: RuntimeError) -> Exception:
+    """PyTorch's CPU allocator reports exhaustion as a RuntimeError; everything else is passed on as it is."""
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return OutOfMemory(str(error).splitlines()[0])
+    return error

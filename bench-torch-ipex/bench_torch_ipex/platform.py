@@ -1,0 +1,42 @@
+"""What the parent process knows of this platform; imports no framework."""
+
+import platform
+import sys
+
+from shared_spec.backend import Platform
+from shared_spec.environment import usable_cores
+
+
+def _has_ipex() -> bool:
+    """Whether intel-extension-for-pytorch is published for this system."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+def worker_env(device: str, engine: str) -> dict[str, str]:
+    """Environment of a phase process: one bound thread per physical core, and an allocator that keeps its memory.
+
+    glibc gives blocks over 128 KiB back to the system at every free, so that each training step would fault all
+    its activations in again: 4 to 8 % of a step on two cores. The thresholds keep freed blocks in the process.
+    """
+    env = {"OMP_NUM_THREADS": str(usable_cores()), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    if sys.platform == "linux":
+        env |= {
+            "OMP_PLACES": "cores",
+            "OMP_PROC_BIND": "close",
+            "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+            "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+            "MALLOC_TOP_PAD_": str(128 << 20),
+        }
+    return env
+
+
+PLATFORM = Platform(
+    name="torch-ipex",
+    package="bench_torch_ipex",
+    folder="bench-torch-ipex",
+    make_target="ipex",
+    backend="bench_torch_ipex.backend:TorchBackend",
+    devices=("cpu",),
+    engines=("ipex", "stock") if _has_ipex() else ("stock",),
+    worker_env=worker_env,
+)

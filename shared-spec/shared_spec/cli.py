@@ -1,0 +1,282 @@
+"""run | predict | verify | info: one command line for all three platforms.
+
+`python -m bench_torch_ipex run --profile quick` (the other two alike).
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from shared_spec import environment, jsonio, params, phases, run
+from shared_spec.backend import Platform
+from shared_spec.errors import UserError
+from shared_spec.screen import Screen
+from shared_spec.spec import PRECISIONS, load_spec
+
+Command = Callable[..., Any]
+
+
+class _Group(click.Group):
+    """A click group that tells UserErrors as one sentence and ends cleanly at Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\nStopped. Finished phases are kept; the same command goes on from there.", err=True)
+            sys.exit(130)
+
+
+def _options(platform: Platform) -> Callable[[Command], Command]:
+    """Options that every command takes, with this platform's own choices."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option(
+                "--spec", "spec_path", type=click.Path(path_type=Path), help="Another workload than the standard one."
+            ),
+            click.option(
+                "--engine", type=click.Choice(platform.engines), default=platform.engines[0], show_default=True
+            ),
+            click.option(
+                "--device", type=click.Choice(platform.devices), default=platform.devices[0], show_default=True
+            ),
+            click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _enter_worker_env(platform: Platform, device: str, engine: str) -> None:
+    """Start this process anew with the platform's environment, unless it has it: libraries read it at load time."""
+    marker = "DEIT_BENCH_WORKER"
+    if os.environ.get(marker) != "1":
+        env = {**os.environ, **platform.worker_env(device, engine), marker: "1"}
+        os.execve(sys.executable, [sys.executable, "-m", platform.package, *sys.argv[1:]], env)
+
+
+def _chosen_phases(text: str | None, defaults: tuple[str, ...]) -> tuple[str, ...]:
+    if text is None:
+        return defaults
+    chosen = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in chosen:
+        if word not in phases.PHASES:
+            raise UserError(f"--phases: {word!r} is no phase; choose from {', '.join(phases.PHASES)}.")
+    if not chosen:
+        raise UserError(f"--phases: name at least one of {', '.join(phases.PHASES)}.")
+    return tuple(phase for phase in phases.PHASES if phase in chosen)
+
+
+def _run_command(platform: Platform) -> click.Command:
+    @click.command("run")
+    @_options(platform)
+    @click.option("--profile", type=click.Choice(["quick", "full"]), default="full", show_default=True)
+    @click.option(
+        "--data", help="Folder or archive of CIFAR-100, or 'synthetic'.  [default: $CIFAR100_DIR, cache, download]"
+    )
+    @click.option("--phases", "phases_text", help="Only these, separated by commas.")
+    @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True)
+    @click.option("--fresh", is_flag=True, help="Start over instead of going on with an unfinished run.")
+    @click.option(
+        "--stop",
+        type=click.Choice(["target", "epochs"]),
+        default="epochs",
+        show_default=True,
+        help="When a full training ends.",
+    )
+    @click.option(
+        "--power-watts", type=click.FloatRange(0, min_open=True), help="What a wall meter shows while training."
+    )
+    @click.option(
+        "--max-batch",
+        "largest_batch",
+        type=click.IntRange(1),
+        default=65536,
+        show_default=True,
+        help="Largest training batch that is tried.",
+    )
+    @click.option(
+        "--memory-share",
+        type=click.FloatRange(0, 1, min_open=True),
+        default=0.7,
+        show_default=True,
+        help="Part of the physical memory that a try may take on a CPU or a Mac.",
+    )
+    def command(
+        spec_path: Path | None, engine: str, device: str, precision: str, profile: str, data: str | None,
+        phases_text: str | None, out: Path, **more: Any,
+    ) -> None:  # fmt: skip
+        """Measure this machine and write one result file."""
+        spec = load_spec(spec_path)
+        chosen = _chosen_phases(phases_text, spec.profile(profile).phases)
+        request = run.Request(platform, spec, profile, precision, device, engine, data or None, chosen, out, **more)
+        screen = Screen(Console())
+        path = run.Run(request, screen).execute()
+        screen.note(f"Result: {path}")
+        _fail_on_bad_phases(jsonio.read(path))
+
+    return command
+
+
+def _fail_on_bad_phases(result: dict[str, Any]) -> None:
+    """Leave with status 1 where a phase failed or the model is not the specified one; the result stands all the same."""
+    failed = [outcome["phase"] for outcome in result["phases"] if outcome["status"] != "ok"]
+    if failed:
+        raise UserError(f"Failed: {', '.join(failed)}; the same command tries only these again.")
+    for outcome in result["phases"]:
+        if outcome["phase"] == "conformance" and not outcome["measurements"]["passed"]:
+            raise UserError(
+                "Conformance failed: this is not the specified workload, and its numbers are not comparable."
+            )
+
+
+def read_images(path: Path) -> np.ndarray:
+    """Read uint8 [N,32,32,3] from a .npy file.
+
+    Raises:
+        UserError: the file is unreadable, or its shape or dtype is another.
+    """
+    try:
+        images: np.ndarray = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); give a .npy file of images.") from error
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: is not a .npy file of numbers; write it with numpy.save.") from error
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        raise UserError(f"{path}: has dtype {getattr(images, 'dtype', 'of an archive')}, expected uint8.")
+    if images.ndim != 4 or images.shape[1:] != (32, 32, 3) or not len(images):
+        raise UserError(f"{path}: has shape {list(images.shape)}, expected [N, 32, 32, 3] with N at least 1.")
+    return images
+
+
+def _predict_command(platform: Platform) -> click.Command:
+    @click.command("predict")
+    @_options(platform)
+    @click.option(
+        "--weights",
+        required=True,
+        help="safetensors file with timm's names, or 'init'.",
+    )
+    @click.option(
+        "--images", "images_path", required=True, type=click.Path(path_type=Path), help=".npy, uint8 [N,32,32,3]."
+    )
+    @click.option(
+        "--out", required=True, type=click.Path(path_type=Path), help=".npy to write, float32 logits [N,100]."
+    )
+    def command(
+        spec_path: Path | None, engine: str, device: str, precision: str, weights: str, images_path: Path, out: Path
+    ) -> None:
+        """Compute logits of images with given weights."""
+        spec = load_spec(spec_path)
+        images = read_images(images_path)
+        values = params.initial(spec) if weights == "init" else params.load(spec, Path(weights))
+        _enter_worker_env(platform, device, engine)
+        backend = phases.make_backend(platform, spec, device, precision, engine)
+        backend.load_params(values)
+        size = min(len(images), spec.training.eval_batch_size)
+        logits = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            padded = np.resize(part, (size, *part.shape[1:]))  # one batch size, one compilation
+            logits.append(backend.to_numpy(backend.infer(backend.to_device(padded, None)))[: len(part)])
+        write_npy(out, np.concatenate(logits).astype(np.float32))
+
+    return command
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy, atomically.
+
+    Raises:
+        UserError: the folder does not exist or cannot be written to.
+    """
+    with tempfile.SpooledTemporaryFile(max_size=1 << 28) as buffer:
+        np.save(buffer, array)
+        buffer.seek(0)
+        try:
+            jsonio.write_atomic(path, buffer.read())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --out.") from error
+
+
+def _verify_command(platform: Platform) -> click.Command:
+    @click.command("verify")
+    @_options(platform)
+    def command(spec_path: Path | None, engine: str, device: str, precision: str) -> None:
+        """Prove that this machine computes the specified model, gradients and updates."""
+        spec = load_spec(spec_path)
+        _enter_worker_env(platform, device, engine)
+        from shared_spec import conformance
+
+        backend = phases.make_backend(platform, spec, device, precision, engine)
+        screen = Screen(Console())
+        checks = conformance.run(backend, spec, precision, lambda done, text: None)
+        table = Table("check", "figure", "bound", "", title=f"{platform.name} ({engine}) on {device}, {precision}")
+        for check in checks:
+            table.add_row(check.name, f"{check.figure:.3g}", f"{check.bound:.3g}", "ok" if check.passed else "FAILED")
+        screen.console.print(table)
+        if failed := [check for check in checks if not check.passed]:
+            raise UserError("; ".join(f"{check.name}: {check.detail}" for check in failed))
+
+    return command
+
+
+def _info_command(platform: Platform) -> click.Command:
+    @click.command("info")
+    @_options(platform)
+    def command(spec_path: Path | None, engine: str, device: str, precision: str) -> None:
+        """Print what would run here, as JSON: backend, environment, versions."""
+        spec = load_spec(spec_path)
+        _enter_worker_env(platform, device, engine)
+        worker_env = platform.worker_env(device, engine)  # before a framework binds this process to a core
+        backend = phases.make_backend(platform, spec, device, precision, engine)
+        facts = {
+            "platform": platform.name,
+            "spec_fingerprint": spec.fingerprint,
+            "backend": backend.describe(),
+            "worker_env": worker_env,
+            "environment": environment.collect(),
+            "software": environment.software(),
+        }
+        click.echo(json.dumps(environment.scrub(facts), indent=1))
+
+    return command
+
+
+def _phase_command(platform: Platform) -> click.Command:
+    @click.command("_phase", hidden=True)
+    @click.argument("job", type=click.Path(path_type=Path))
+    @click.argument("events", type=int)
+    def command(job: Path, events: int) -> None:
+        """Body of a phase process; `run` starts it."""
+        sys.exit(phases.main(platform, job, events))
+
+    return command
+
+
+def group(platform: Platform) -> click.Group:
+    """The command line of `platform`."""
+    commands = _Group(
+        platform.package, help=f"deit-bench on {platform.name}: measure, verify and use the specified DeiT-small."
+    )
+    for make in (_run_command, _predict_command, _verify_command, _info_command, _phase_command):
+        commands.add_command(make(platform))
+    return commands
+
+
+def main(platform: Platform) -> None:
+    """Entry point of a platform's `__main__`."""
+    group(platform)(prog_name=f"python -m {platform.package}")

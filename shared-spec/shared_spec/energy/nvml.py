@@ -1,0 +1,277 @@
+"""NVIDIA GPUs through NVML (nvidia-ml-py): the board's energy counter, else its power, integrated.
+
+Metered is the board: the GPU, its memory and its voltage converters, not the host, and for all processes at once.
+No root is needed. A query is a call into the driver, which on some boards takes milliseconds.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import psutil
+
+from shared_spec.energy import LIMIT_MARGIN, Clock, Meter, NoMeter, Reading, Sampler, implausible
+
+UPDATE_SECONDS = 0.5
+"""The counter moves about every 100 ms (https://ml.energy/blog); generous, for drivers that are slower."""
+SAMPLE_SECONDS = 0.04
+"""Twice as often as the power figure moves, so that no step of it is missed."""
+MIN_SAMPLES = 60
+MAX_GAP_SECONDS = 1.0
+"""With MIN_SAMPLES MLPerf's rule for sampled power: 60 samples or more, 1 Hz or faster."""
+
+# nvml.h
+TEMPERATURE_GPU = 0
+CLOCK_SM, CLOCK_MEMORY = 1, 2
+FIELD_MEMORY_TEMPERATURE = 82
+MIG_ENABLED = 1
+THROTTLE_REASONS = {
+    0x001: "gpu_idle",
+    0x002: "applications_clocks_setting",
+    0x004: "sw_power_cap",
+    0x008: "hw_slowdown",
+    0x010: "sync_boost",
+    0x020: "sw_thermal_slowdown",
+    0x040: "hw_thermal_slowdown",
+    0x080: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+    0x200: "board_limit",
+    0x400: "reliability",
+}
+
+Ask = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU and the module (pynvml) that answers for it."""
+
+    nvml: Any
+    handle: Any
+    name: str
+
+    def ask(self, function: str, *arguments: Any) -> Any:
+        """Answer of an NVML query; None where GPU, driver or permission does not give one."""
+        try:
+            return getattr(self.nvml, function)(self.handle, *arguments)
+        except self.nvml.NVMLError:
+            return None
+
+    def limit_watts(self) -> float | None:
+        """The power limit in force."""
+        return _thousandth(self.ask("nvmlDeviceGetEnforcedPowerLimit"))
+
+
+def _thousandth(value: int | None) -> float | None:
+    return None if value is None else value / 1000
+
+
+def load() -> Any:
+    """The NVML bindings.
+
+    Raises:
+        NoMeter: they are not installed.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        raise NoMeter("the NVML bindings are not installed: `pip install nvidia-ml-py`") from None
+    return pynvml
+
+
+def connect(nvml: Any, environ: Mapping[str, str]) -> Gpu:
+    """The GPU that CUDA, started in `environ`, calls device 0.
+
+    Raises:
+        NoMeter: there is none, NVML does not answer, or NVML cannot tell which one it is.
+    """
+    try:
+        nvml.nvmlInit()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        index = _first_visible(nvml, handles, environ)
+    except nvml.NVMLError as error:
+        raise NoMeter(f"NVML does not answer ({error}); `nvidia-smi` shows what is wrong") from None
+    gpu = Gpu(nvml, handles[index], f"gpu {index}")
+    mig = gpu.ask("nvmlDeviceGetMigMode")
+    if mig is not None and mig[0] == MIG_ENABLED:
+        raise NoMeter(f"{gpu.name} is divided by MIG, and NVML meters only the whole board")
+    return gpu
+
+
+def _first_visible(nvml: Any, handles: list[Any], environ: Mapping[str, str]) -> int:
+    """Index of CUDA's device 0: CUDA_VISIBLE_DEVICES names it by index or by the beginning of its UUID."""
+    first = environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if first.startswith("MIG-"):
+        raise NoMeter("CUDA_VISIBLE_DEVICES names a MIG instance, and NVML meters only the whole board")
+    if first.startswith("GPU-"):
+        found = [i for i, handle in enumerate(handles) if nvml.nvmlDeviceGetUUID(handle).startswith(first)]
+    else:
+        found = [int(first)] if first.isdecimal() and int(first) < len(handles) else []
+        kinds = {nvml.nvmlDeviceGetName(handle) for handle in handles}
+        if found and len(kinds) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+            raise NoMeter(
+                "CUDA numbers unlike GPUs by speed and NVML by slot, so it is open which one to meter: "
+                "`export CUDA_DEVICE_ORDER=PCI_BUS_ID`"
+            )
+    if len(found) != 1:
+        raise NoMeter("no GPU is visible to CUDA (see CUDA_VISIBLE_DEVICES)")
+    return found[0]
+
+
+def open_meter(
+    clock: Clock, nvml: Any = None, environ: Mapping[str, str] = os.environ, sampler: type[Sampler] = Sampler
+) -> Meter:
+    """The best meter of CUDA's device 0; `nvml` stands in for the pynvml module.
+
+    Raises:
+        NoMeter: no bindings, no driver, no GPU, or one that tells neither energy nor power.
+    """
+    gpu = connect(nvml or load(), environ)
+    if gpu.ask("nvmlDeviceGetTotalEnergyConsumption"):  # some virtual GPUs answer, but always 0
+        return CounterMeter(gpu, clock)
+    if gpu.ask("nvmlDeviceGetPowerUsage"):
+        return IntegratedMeter(gpu, clock, sampler)
+    raise NoMeter(f"{gpu.name} tells NVML neither its energy nor its power")
+
+
+class CounterMeter:
+    """Difference of nvmlDeviceGetTotalEnergyConsumption: mJ since the driver was loaded, on Volta and later."""
+
+    source = "nvml-counter"
+
+    def __init__(self, gpu: Gpu, clock: Clock) -> None:
+        self.scope = f"{gpu.name}, the whole board"
+        self._gpu, self._clock = gpu, clock
+        self.start()
+
+    def start(self) -> None:
+        self._started, self._before = self._clock(), self._count()
+
+    def stop(self) -> Reading:
+        before, after, seconds = self._before, self._count(), self._clock() - self._started
+        if before is None or after is None:
+            return self._null(f"NVML no longer tells the energy of {self._gpu.name}")
+        if after < before:
+            return self._null(f"the energy counter of {self._gpu.name} went backwards, as when its driver is reloaded")
+        joules = (after - before) / 1000
+        reason = implausible(joules, seconds, UPDATE_SECONDS, self._gpu.limit_watts())
+        if reason:
+            return self._null(f"{self._gpu.name}: {reason}")
+        return Reading(joules, None, self.source, self.scope, 1)
+
+    def _null(self, reason: str) -> Reading:
+        return Reading(None, reason, self.source, self.scope, 1)
+
+    def _count(self) -> int | None:
+        millijoules: int | None = self._gpu.ask("nvmlDeviceGetTotalEnergyConsumption")
+        return millijoules
+
+
+class IntegratedMeter:
+    """nvmlDeviceGetPowerUsage sampled on a thread and integrated by the trapezoidal rule: GPUs before Volta.
+
+    stop() waits for a query under way. A window is no measurement if it yields fewer than 60 samples, if there is a
+    gap of more than a second between two, or if a query went without an answer.
+    """
+
+    source = "nvml-integrated"
+
+    def __init__(self, gpu: Gpu, clock: Clock, sampler: type[Sampler] = Sampler) -> None:
+        self.scope = f"{gpu.name}, the whole board"
+        self._gpu, self._clock = gpu, clock
+        self._samples: list[tuple[float, float]] = []
+        self._unanswered = 0
+        self._sampler = sampler(self._take, SAMPLE_SECONDS)
+
+    def start(self) -> None:
+        self._sampler.stop()
+        self._samples, self._unanswered = [], 0
+        self._take()
+        self._sampler.start()
+
+    def stop(self) -> Reading:
+        self._sampler.stop()
+        self._take()
+        joules, reason = self._integral(), self._objection()
+        return Reading(None if reason else joules, reason, self.source, self.scope, len(self._samples))
+
+    def _take(self) -> None:
+        watts = _thousandth(self._gpu.ask("nvmlDeviceGetPowerUsage"))
+        if watts is None:
+            self._unanswered += 1
+        else:
+            self._samples.append((self._clock(), watts))
+
+    def _integral(self) -> float:
+        return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(self._samples))
+
+    def _objection(self) -> str | None:
+        """Why the samples are no measurement; None where they are."""
+        count, limit = len(self._samples), self._gpu.limit_watts()
+        if self._unanswered:
+            return f"NVML no longer tells the power of {self._gpu.name}"
+        if count < MIN_SAMPLES:
+            return f"{count} power samples of {self._gpu.name} are too few to integrate ({MIN_SAMPLES} needed)"
+        gap = max(t1 - t0 for (t0, _), (t1, _) in pairwise(self._samples))
+        if gap > MAX_GAP_SECONDS:
+            return f"the power samples of {self._gpu.name} have a gap of {gap:.3g} s"
+        mean = self._integral() / (self._samples[-1][0] - self._samples[0][0])
+        if mean <= 0:
+            return f"{self._gpu.name} reports a power of 0 W"
+        if limit is not None and mean > LIMIT_MARGIN * limit:
+            return f"{self._gpu.name} reports {mean:.4g} W, more than its limit of {limit:.4g} W"
+        return None
+
+
+def state(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Temperatures, clocks, throttle reasons, power, load and foreign processes of CUDA's device 0; None where unknown.
+
+    Foreign are processes that are neither this one nor its descendants. In a container NVML may list the pids of the
+    host, or none: ask while no process of one's own is on the GPU.
+    """
+    try:
+        ask: Ask = connect(nvml or load(), environ).ask
+    except NoMeter:
+        ask = _no_answer
+    utilisation = ask("nvmlDeviceGetUtilizationRates")
+    return {
+        "gpu_temperature_celsius": ask("nvmlDeviceGetTemperature", TEMPERATURE_GPU),
+        "gpu_memory_temperature_celsius": _memory_temperature(ask),
+        "gpu_sm_clock_mhz": ask("nvmlDeviceGetClockInfo", CLOCK_SM),
+        "gpu_memory_clock_mhz": ask("nvmlDeviceGetClockInfo", CLOCK_MEMORY),
+        "gpu_throttle_reasons": _throttle_reasons(ask),
+        "gpu_power_watts": _thousandth(ask("nvmlDeviceGetPowerUsage")),
+        "gpu_power_limit_watts": _thousandth(ask("nvmlDeviceGetEnforcedPowerLimit")),
+        "gpu_utilisation_percent": None if utilisation is None else utilisation.gpu,
+        "gpu_foreign_processes": _foreign_processes(ask),
+    }
+
+
+def _no_answer(function: str, *arguments: Any) -> None:
+    """Stands in for Gpu.ask where there is no GPU."""
+
+
+def _memory_temperature(ask: Ask) -> int | None:
+    fields = ask("nvmlDeviceGetFieldValues", [FIELD_MEMORY_TEMPERATURE])
+    if fields is None or fields[0].nvmlReturn != 0:
+        return None
+    celsius: int = fields[0].value.uiVal
+    return celsius or None  # boards without this sensor answer 0
+
+
+def _throttle_reasons(ask: Ask) -> list[str] | None:
+    mask = ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+    if mask is None:
+        return None
+    return [name for bit, name in THROTTLE_REASONS.items() if mask & bit]
+
+
+def _foreign_processes(ask: Ask) -> int | None:
+    running = ask("nvmlDeviceGetComputeRunningProcesses")
+    if running is None:
+        return None
+    this = psutil.Process()
+    own = {this.pid, *(child.pid for child in this.children(recursive=True))}
+    return sum(process.pid not in own for process in running)

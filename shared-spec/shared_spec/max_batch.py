@@ -1,0 +1,86 @@
+"""The search for the largest batch that trains: doubling, then bisection; every try is somebody else's process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+FITS = "fits"
+OUT_OF_MEMORY = "out of memory"
+TOO_SLOW = "time limit"
+FAULT = "fault"
+
+
+@dataclass(frozen=True)
+class Try:
+    """One batch size tried.
+
+    Attributes:
+        outcome: FITS, OUT_OF_MEMORY, TOO_SLOW or FAULT.
+        reason: what the try said where it did not fit.
+        measurements: its steps and memory where it did.
+    """
+
+    batch_size: int
+    outcome: str
+    reason: str | None
+    measurements: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The largest batch that fitted (None: none did), every try in order, and what ended the search."""
+
+    batch_size: int | None
+    tries: list[Try]
+    ended_by: str
+
+
+def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:
+    """Peak memory of a batch, by the line through the two largest batches that fitted; None with fewer than two."""
+    known = sorted(
+        (t.batch_size, t.measurements["memory"]["host_peak"]) for t in tries if t.outcome == FITS and t.measurements
+    )
+    if len(known) < 2:
+        return None
+    (b0, m0), (b1, m1) = known[-2:]
+    return float(m1 + (m1 - m0) / (b1 - b0) * (batch_size - b1))
+
+
+def search(
+    attempt: Callable[[int], Try], start: int, largest: int, memory_bound: float | None, resolution: float = 1 / 16
+) -> Found:
+    """Find the largest batch for which `attempt` says FITS.
+
+    Args:
+        attempt: tries one batch size.
+        start: first batch size tried.
+        largest: no batch beyond this is tried.
+        memory_bound: bytes that a try may be predicted to take, on machines where everything shares one memory.
+        resolution: the search ends when the gap between fitting and not is this fraction of the fitting batch.
+    """
+    tries: list[Try] = []
+    fits, fails, size = 0, largest + 1, min(start, largest)
+    ended_by = f"--max-batch {largest}"
+    while fits < size < fails:
+        predicted = predicted_bytes(tries, size) if memory_bound is not None else None
+        if predicted is not None and memory_bound is not None and predicted > memory_bound:
+            fails = size
+            ended_by = (
+                f"batch {size} would take {predicted / 2**30:.1f} GiB of the {memory_bound / 2**30:.1f} GiB allowed"
+            )
+        else:
+            tries.append(attempt(size))
+            if tries[-1].outcome == FITS:
+                fits = size
+            else:
+                fails = size
+                ended_by = f"batch {size}: {tries[-1].outcome}"
+            if tries[-1].outcome == FAULT:
+                break
+        if fails > largest:
+            size = min(2 * fits, largest)
+        elif fails - fits <= max(1, resolution * fits):
+            break
+        else:
+            size = (fits + fails) // 2
+    return Found(fits or None, tries, ended_by)

@@ -1,0 +1,449 @@
+"""The parent of a run: plans, starts a fresh process for each phase, shows progress, resumes, writes the result.
+
+It imports no framework. What a phase found is on disk, whole or not at all, the moment the phase ends
+(results/.runs/KEY/), so that whatever is killed, running again goes on from there.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+
+from shared_spec import cifar100, environment, jsonio, max_batch, params, phases, results
+from shared_spec.backend import Platform
+from shared_spec.child import Ended, Limits, run_job
+from shared_spec.convergence import Stop
+from shared_spec.errors import UserError
+from shared_spec.phases import Job
+from shared_spec.screen import Screen
+from shared_spec.spec import Profile, Spec
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        data: --data as given; None looks in the usual places, "synthetic" asks for the stand-in.
+        phases: the phases to run, in order.
+        out: folder of the result.
+        fresh: throw away what an unfinished run of the same kind left.
+        stop: whether a full training ends at the target or after all epochs.
+        power_watts: what a wall meter shows, where the user reads one.
+        largest_batch: no larger batch is tried.
+        memory_share: part of the physical memory that a try may take where the device has none of its own.
+    """
+
+    platform: Platform
+    spec: Spec
+    profile_name: str
+    precision: str
+    device: str
+    engine: str
+    data: str | None
+    phases: tuple[str, ...]
+    out: Path
+    fresh: bool = False
+    stop: Stop = "epochs"
+    power_watts: float | None = None
+    largest_batch: int = 65536
+    memory_share: float = 0.7
+
+    @cached_property
+    def profile(self) -> Profile:
+        return self.spec.profile(self.profile_name)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One phase process to be: which phase, which repeat of it."""
+
+    phase: str
+    repeat: int
+    number: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.phase} {self.repeat + 1}" if self.phase in (*phases.REPEATED, "convergence") else self.phase
+
+    @property
+    def stem(self) -> str:
+        return f"{self.number:02d}-{self.phase}-{self.repeat}"
+
+
+def plan(profile: Profile, chosen: tuple[str, ...]) -> list[Planned]:
+    """The phase processes in order: round after round of the repeated ones, so that slow drift hits all alike."""
+    order = [(phase, 0) for phase in chosen if phase in ("conformance", "ceiling")]
+    order += [(phase, r) for r in range(profile.repeats) for phase in chosen if phase in phases.REPEATED]
+    order += [("max_batch", 0)] if "max_batch" in chosen else []
+    order += [("convergence", r) for r in range(profile.convergence_repeats) if "convergence" in chosen]
+    return [Planned(phase, repeat, number) for number, (phase, repeat) in enumerate(order)]
+
+
+def estimate(phase: str, spec: Spec, profile: Profile, rate: float) -> float:
+    """Rough seconds for a phase process on a device that computes at `rate` FLOP/s; for the plan and the ETA only."""
+    model, rules, start_up = spec.model, spec.measuring, 10.0
+    step = spec.training.batch_size * model.training_flops / rate
+    image = model.forward_flops / rate
+    warmup_steps = 1 + rules.steady_blocks * rules.block_steps
+    if phase == "conformance":
+        return start_up + 120 * model.training_flops / rate + 15
+    if phase == "ceiling":
+        return start_up + 1.5 * profile.ceiling_seconds
+    if phase == "training":
+        window = max(profile.window_min_steps * step, profile.window_seconds)
+        return start_up + (warmup_steps + profile.step_samples) * step + window
+    if phase == "latency":
+        return start_up + 2.5 * max(profile.latency_samples * image, profile.latency_seconds)
+    if phase == "max_batch":
+        return 10 * (start_up + (2 + profile.max_batch_steps) * 8 * step)
+    if phase == "convergence":
+        evaluation = spec.data.test_images * image
+        return start_up + spec.training.epochs * (spec.steps_per_epoch(spec.training.batch_size) * step + evaluation)
+    sizes = [1 << i for i in range(profile.inference_max_batch.bit_length())]
+    return start_up + sum(max(3 * profile.inference_seconds, warmup_steps * size * image) for size in sizes)
+
+
+def guessed_rate(device: str) -> float:
+    """FLOP/s to plan with before the ceiling phase has measured any: a product in NumPy on a CPU, else 20 TFLOP/s."""
+    if device != "cpu":
+        return 2e13
+    n = 1024
+    a = np.ones((n, n), np.float32)
+    a @ a
+    start = time.perf_counter()
+    a @ a
+    return 1.4 * float(n) ** 3 / (time.perf_counter() - start)
+
+
+def _latency_seconds(latency: dict[str, Any]) -> float:
+    return float(median(latency["host_to_host_seconds"]))
+
+
+def _images_per_second(training: dict[str, Any]) -> float:
+    """Images over total time of a training window."""
+    blocks = training["window_blocks"]
+    return float(training["batch_size"] * sum(b[0] for b in blocks) / sum(b[1] for b in blocks))
+
+
+FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {"training": _images_per_second, "latency": _latency_seconds}
+"""The figure of a repeated phase that has to be known to within measuring.interval_tolerance."""
+
+
+def interval_width(figures: list[float]) -> float:
+    """Width of the 95 % bootstrap interval of the mean (Efron 1979), as a fraction of the median."""
+    values = np.array(figures)
+    draws = np.random.default_rng(0).choice(values, (10000, len(values))).mean(1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float((high - low) / np.median(values))
+
+
+def memory_bound(device: str, share: float) -> float | None:
+    """Bytes a try may take where the device's memory is the machine's own; None where the device has its own."""
+    if device != "cpu" and sys.platform != "darwin":
+        return None
+    memory = psutil.virtual_memory()
+    limits = [share * memory.total, 0.9 * memory.available]
+    group = Path("/sys/fs/cgroup/memory.max")
+    if group.exists() and (text := group.read_text(encoding="ascii").strip()) != "max":
+        limits.append(share * int(text))
+    return float(min(limits))
+
+
+def classify(batch_size: int, outcome: dict[str, Any], ended: Ended | None) -> max_batch.Try:
+    """What a try of one batch size says: it fits, memory ran out, it was too slow, or something else is wrong."""
+    told = (outcome["reason"] or "").startswith(max_batch.OUT_OF_MEMORY)
+    if outcome["status"] == "ok":
+        verdict = max_batch.FITS
+    elif told or (ended is not None and (ended.over_memory or ended.out_of_memory_kill)):
+        verdict = max_batch.OUT_OF_MEMORY
+    elif ended is not None and ended.over_time:
+        verdict = max_batch.TOO_SLOW
+    else:
+        verdict = max_batch.FAULT
+    return max_batch.Try(batch_size, verdict, outcome["reason"], outcome["measurements"])
+
+
+class RunFolder:
+    """What is on disk of an unfinished run."""
+
+    def __init__(self, request: Request, data_checksums: dict[str, str]) -> None:
+        commit, _ = environment.git_state(Path(__file__).parent)
+        identity = [
+            request.platform.name, request.engine, request.device, request.precision, request.spec.to_dict(),
+            request.profile_name, request.phases, request.stop, request.power_watts, request.largest_batch,
+            request.memory_share, data_checksums, commit,
+        ]  # fmt: skip
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = request.out / ".runs" / key
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone; the lock goes when this process does, however it does."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    "The same run is under way in another process; wait for it, or stop it first."
+                ) from None
+            yield
+
+    def read(self, planned: Planned) -> dict[str, Any]:
+        """The outcome of a phase that has ended, well or not."""
+        found: dict[str, Any] = jsonio.read(self.path / f"{planned.stem}.json")
+        return found
+
+    def outcome(self, planned: Planned) -> dict[str, Any] | None:
+        """The finished outcome of a phase; None where it has none yet or failed."""
+        if not (self.path / f"{planned.stem}.json").exists():
+            return None
+        found = self.read(planned)
+        return found if found["status"] == "ok" else None
+
+    def open_record(self, device: str, fresh: bool) -> dict[str, Any]:
+        """Who this run is and how often it was taken up; kept from its first start on."""
+        path = self.path / "run.json"
+        if fresh:
+            for stale in [*self.path.glob("*.json"), *self.path.glob("*.safetensors")]:
+                stale.unlink()
+        if path.exists():
+            record: dict[str, Any] = jsonio.read(path)
+            record["resumed"] += 1
+        else:
+            created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            machine, state = environment.collect(), environment.state(device)
+            record = {
+                "run_id": os.urandom(8).hex(),
+                "created": created,
+                "resumed": 0,
+                "environment": machine,
+                "state_before": state,
+                "warnings": environment.warnings({**machine, **state}),
+            }
+        jsonio.write(path, record)
+        return record
+
+    def clear(self) -> None:
+        shutil.rmtree(self.path)
+
+
+class Run:
+    """One run from plan to result."""
+
+    def __init__(self, request: Request, screen: Screen) -> None:
+        self.request, self.screen = request, screen
+        self.planned = plan(request.profile, request.phases)
+        self.ended: set[Planned] = set()
+
+    def execute(self) -> Path:
+        """Run, or go on with, all phases; returns the path of the result.
+
+        Raises:
+            UserError: data, device or engine cannot be had; nothing has been written to the results folder then.
+        """
+        data_path, warning = self._locate_data()
+        dataset = cifar100.load(data_path, self.request.spec)
+        self.data = {"source": dataset.source, "checksums": dataset.checksums}
+        self.folder = RunFolder(self.request, dataset.checksums)
+        del dataset  # 180 MB that the phases need more
+        with self.folder.locked():
+            self.record = self.folder.open_record(self.request.device, self.request.fresh)
+            self.warnings = [*([warning] if warning else []), *self.record["warnings"]]
+            self._show_plan()
+            while missing := [p for p in self.planned if not self._has_ended(p)] or self._more_repeats():
+                for planned in missing:
+                    self._run_phase(planned, data_path)
+            result = self._result()
+            path = results.write(result, self.request.out)
+            if all(outcome["status"] == "ok" for outcome in result["phases"]):
+                self.folder.clear()
+        return path
+
+    def _locate_data(self) -> tuple[Path | None, str | None]:
+        try:
+            path = cifar100.locate(self.request.data, progress=self.screen.console.is_terminal)
+        except cifar100.Unavailable as error:
+            return None, f"{error} Measured on the synthetic stand-in instead of CIFAR-100."
+        return path, None if path else "measured on the synthetic stand-in, as asked, not on CIFAR-100"
+
+    def _show_plan(self) -> None:
+        for text in self.warnings:
+            self.screen.warn(text)
+        self._estimate_with(guessed_rate(self.request.device))
+        finished = {p.title for p in self.planned if self.folder.outcome(p)}
+        if finished:
+            self.screen.note(
+                f"Going on with the run of {self.record['created']}: {len(finished)} of {len(self.planned)} phases "
+                "are done (--fresh starts over)."
+            )
+        r = self.request
+        self.screen.plan(
+            f"{r.platform.name} ({r.engine}) on {r.device}, {r.precision}, profile {r.profile_name}", finished
+        )
+
+    def _estimate_with(self, rate: float) -> None:
+        spec, profile = self.request.spec, self.request.profile
+        self.screen.estimates = {p.title: estimate(p.phase, spec, profile, rate) for p in self.planned}
+
+    def _has_ended(self, planned: Planned) -> bool:
+        """Whether this process has run the phase, or an earlier one has with success."""
+        return planned in self.ended or self.folder.outcome(planned) is not None
+
+    def _more_repeats(self) -> list[Planned]:
+        """Plan one more repeat of each repeated phase whose figure is not yet known closely enough."""
+        profile, tolerance = self.request.profile, self.request.spec.measuring.interval_tolerance
+        more: list[Planned] = []
+        for phase in self.request.phases:
+            done = [self.folder.read(p) for p in self.planned if p.phase == phase]
+            if phase in FIGURES and 1 < profile.max_repeats > len(done) and all(o["status"] == "ok" for o in done):
+                figures = [FIGURES[phase](outcome["measurements"]) for outcome in done]
+                if len(figures) < 2 or interval_width(figures) > tolerance:
+                    more.append(Planned(phase, len(done), len(self.planned) + len(more)))
+        self.planned += more
+        self.screen.estimates |= {p.title: self.screen.estimates[f"{p.phase} 1"] for p in more}
+        if more:
+            names = " and ".join(p.phase for p in more)
+            self.screen.note(
+                f"One more repeat of {names}: the repeats so far differ by more than {100 * tolerance:.0f} %."
+            )
+        return more
+
+    def _job(self, planned: Planned, data_path: Path | None, stem: str, batch_size: int) -> Job:
+        r = self.request
+        return Job(
+            phase=planned.phase,
+            repeat=planned.repeat,
+            seed=r.spec.training.seeds[planned.repeat],
+            device=r.device,
+            engine=r.engine,
+            precision=r.precision,
+            profile=r.profile_name,
+            batch_size=batch_size,
+            spec=r.spec.to_dict(),
+            data=str(data_path) if data_path else None,
+            worker_env=r.platform.worker_env(r.device, r.engine),
+            outcome=str(self.folder.path.absolute() / f"{stem}.json"),
+            stop=r.stop,
+            power_watts=r.power_watts,
+        )
+
+    def _run_phase(self, planned: Planned, data_path: Path | None) -> None:
+        self.screen.phase_starts(planned.title)
+        start = time.monotonic()
+        job = self._job(planned, data_path, planned.stem, self.request.spec.training.batch_size)
+        try:
+            if planned.phase == "max_batch":
+                self._search_max_batch(planned, job, data_path)
+            else:
+                self._run_job(job, Limits())
+        finally:
+            self.screen.close()
+        self.ended.add(planned)
+        seconds, outcome = time.monotonic() - start, self.folder.read(planned)
+        self.screen.phase_ends(planned.title, seconds, outcome["reason"])
+        self._learn(planned, outcome, seconds)
+
+    def _run_job(self, job: Job, limits: Limits) -> tuple[dict[str, Any], Ended]:
+        """Run one phase process; its outcome is on disk afterwards, whatever became of the process."""
+        path = Path(job.outcome)
+        path.unlink(missing_ok=True)  # of a try that failed
+        start, log = time.monotonic(), path.with_suffix(".log")
+        ended = run_job(self.request.platform, job, path.with_suffix(".job"), log, self.screen.progress, limits)
+        if ended.status == phases.EXIT_USER_ERROR:
+            raise UserError(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
+        if not path.exists():
+            failed = phases.failure(ended.describe(log))
+            jsonio.write(path, phases.outcome(job, time.monotonic() - start, failed))
+        return jsonio.read(path), ended
+
+    def _search_max_batch(self, planned: Planned, job: Job, data_path: Path | None) -> None:
+        """Drive the search, a process a try; finished tries of an earlier process are kept."""
+        r = self.request
+        bound = memory_bound(r.device, r.memory_share)
+        backend: dict[str, Any] | None = None
+        start = time.monotonic()
+
+        def attempt(batch_size: int) -> max_batch.Try:
+            nonlocal backend
+            self.screen.progress(0.0, f"batch {batch_size}")
+            tried = self._job(planned, data_path, f"{planned.stem}.batch-{batch_size}", batch_size)
+            if Path(tried.outcome).exists():
+                outcome, ended = jsonio.read(Path(tried.outcome)), None
+            else:
+                outcome, ended = self._run_job(tried, Limits(bound, r.profile.max_batch_seconds))
+            backend = outcome["backend"] or backend
+            return classify(batch_size, outcome, ended)
+
+        largest = min(r.largest_batch, r.spec.data.train_images)
+        found = max_batch.search(attempt, r.spec.training.batch_size, largest, bound)
+        measured = asdict(found)
+        if found.batch_size is None:
+            part = phases.failure(f"not even batch {r.spec.training.batch_size} trains: {found.tries[-1].reason}")
+        else:
+            part = {"status": "ok", "reason": None, "backend": backend, "measurements": measured}
+        jsonio.write(Path(job.outcome), phases.outcome(job, time.monotonic() - start, part))
+
+    def _learn(self, planned: Planned, outcome: dict[str, Any], seconds: float) -> None:
+        """Correct the estimates of what is to come by what was seen."""
+        if outcome["status"] != "ok":
+            return
+        if planned.phase == "ceiling":
+            sizes = outcome["measurements"]["sizes"]
+            rates = [2 * size["n"] ** 3 * steps / seconds for size in sizes for steps, seconds in size["blocks"]]
+            self._estimate_with(0.5 * max(rates))
+        for other in self.planned:
+            if other.phase == planned.phase:
+                self.screen.estimates[other.title] = seconds
+
+    def _result(self) -> dict[str, Any]:
+        r, outcomes = self.request, [self.folder.read(planned) for planned in self.planned]
+        initial = params.initial(r.spec)
+        software = environment.software()
+        if software["git_clean"] is False:
+            self.warnings.append("measured from a checkout with uncommitted changes")
+        content = r.spec.to_dict()
+        return {
+            "schema_version": results.SCHEMA_VERSION,
+            "run_id": self.record["run_id"],
+            "created": self.record["created"],
+            "platform": r.platform.name,
+            "engine": r.engine,
+            "device": r.device,
+            "precision": r.precision,
+            "profile": {"name": r.profile_name, "content": content["profiles"][r.profile_name]},
+            "spec": {
+                "name": r.spec.name,
+                "fingerprint": r.spec.fingerprint,
+                "standard": r.spec.is_standard,
+                "content": content,
+            },
+            "data": self.data,
+            "initial_params": {
+                "seed": r.spec.init.seed,
+                "fingerprint": params.fingerprint(initial),
+                "count": params.count(r.spec),
+            },
+            "software": software,
+            "environment": environment.scrub(self.record["environment"]),
+            "state_before": environment.scrub(self.record["state_before"]),
+            "state_after": environment.scrub(environment.state(r.device)),
+            "resumed": self.record["resumed"],
+            "warnings": environment.scrub(self.warnings),
+            "phases": outcomes,
+        }

@@ -1,0 +1,1 @@
+"""A platform without a framework, for tests of everything around a backend."""

@@ -1,0 +1,126 @@
+"""A backend that costs nothing: its loss falls step by step, its logits count bright pixels.
+
+FAKE_FAULT makes a phase process misbehave, as "WHAT:COUNT": the WHATth kind of trouble at the COUNTth call of
+train_step. Kinds: oom, bug, kill (SIGKILL to itself), hang.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from shared_spec import params as canonical
+from shared_spec.backend import OutOfMemory, Platform
+from shared_spec.errors import UserError
+from shared_spec.spec import Spec
+
+
+class FakeBackend:
+    """Implements shared_spec.backend.Backend. `on_work(kind)` is called for each dispatch: a fake clock hooks in there."""
+
+    def __init__(
+        self, spec: Spec, device: str, precision: str, engine: str, on_work: Callable[[str], None] | None = None
+    ) -> None:
+        if device != "cpu":
+            raise UserError(f"--device {device}: there is no such device here.")
+        self.spec, self.precision, self.engine = spec, precision, engine
+        self.on_work = on_work or (lambda kind: None)
+        self.params: dict[str, np.ndarray] = {}
+        self.steps = 0
+        self.pending = 0
+        self.largest_batch = 10**9
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "framework": "fake",
+            "framework_version": "1.0",
+            "engine": self.engine,
+            "device": {"kind": "cpu", "name": "fake device", "count": 1},
+            "compile_mode": "none",
+            "precision": {"requested": self.precision, "effective": self.precision},
+            "details": {"threads": os.environ.get("FAKE_THREADS")},
+        }
+
+    def load_params(self, params: Mapping[str, np.ndarray]) -> None:
+        canonical.check(self.spec, params, "load_params")
+        self.params, self.steps = dict(params), 0
+
+    def export_params(self) -> dict[str, np.ndarray]:
+        return dict(self.params)
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.params = {key[6:]: value for key, value in state.items() if key.startswith("param/")}
+        self.steps = int(state["step"])
+
+    def export_state(self) -> dict[str, np.ndarray]:
+        return {f"param/{k}": v for k, v in self.params.items()} | {"step": np.array(self.steps, np.int64)}
+
+    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> np.ndarray:
+        return images
+
+    def train_step(self, batch: np.ndarray, lr: float) -> np.ndarray:
+        self.steps += 1
+        self._misbehave()
+        self.on_work("train_step")
+        self.pending += 1
+        return np.array([4.6 / self.steps, 1.0], np.float32)
+
+    def _misbehave(self) -> None:
+        kind, _, when = os.environ.get("FAKE_FAULT", ":0").partition(":")
+        if self.steps != int(when):
+            return
+        if kind == "oom":
+            raise OutOfMemory("fake memory is full")
+        if kind == "bug":
+            raise ValueError("fake bug in /home/somebody/secret/file.py")
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "hang":
+            time.sleep(600)
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        if len(batch) > self.largest_batch:
+            raise OutOfMemory("too large")
+        self.on_work("infer")
+        self.pending += 1
+        bright = (batch > 127).sum(axis=(1, 2, 3), dtype=np.float32)
+        return np.tile(bright[:, None], (1, self.spec.model.classes))
+
+    def gradients(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.zeros_like(value) for name, value in self.params.items()}
+
+    def preprocess(self, batch: np.ndarray) -> np.ndarray:
+        return batch.astype(np.float32)
+
+    def synchronize(self, *handles: np.ndarray) -> None:
+        self.on_work("synchronize")
+        self.pending = 0
+
+    def to_numpy(self, handle: np.ndarray) -> np.ndarray:
+        self.on_work("to_numpy")
+        return handle
+
+    def matmul(self, n: int) -> np.ndarray:
+        self.on_work(f"matmul {n}")
+        return np.zeros(1)
+
+    def reset_peak_memory(self) -> None:
+        self.on_work("reset_peak_memory")
+
+    def memory(self) -> dict[str, int | None]:
+        return {"fake_peak": 1 << 20, "fake_unknown": None}
+
+
+PLATFORM = Platform(
+    name="torch-ipex",
+    package="fake_platform",
+    folder="bench-fake",
+    make_target="fake",
+    backend="fake_platform.backend:FakeBackend",
+    devices=("cpu", "cuda"),
+    engines=("fake",),
+    worker_env=lambda device, engine: {"FAKE_THREADS": "2"},
+)

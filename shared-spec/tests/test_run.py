@@ -1,0 +1,368 @@
+"""Whole runs through the real command line on the fake platform: processes, kills, resuming, errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared_spec import jsonio, params, results
+from shared_spec.run import Planned, estimate, interval_width, plan
+from shared_spec.spec import Spec
+
+HERE = Path(__file__).parent
+PHASES = "ceiling,training,latency,inference"
+
+
+@pytest.fixture
+def spec_file(tiny_spec: Spec, tmp_path: Path) -> Path:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(tiny_spec.to_dict()))
+    return path
+
+
+def command(*words: object, **env: str) -> tuple[list[str], dict[str, str]]:
+    python_path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    return [sys.executable, "-m", "fake_platform", *map(str, words)], {**os.environ, "PYTHONPATH": python_path, **env}
+
+
+def fake(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
+    line, environment = command(*words, **env)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def quick(spec_file: Path, out: Path, *more: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return fake(
+        "run", "--spec", spec_file, "--profile", "quick", "--data", "synthetic", "--out", out, "--phases", PHASES,
+        *more, **env,
+    )  # fmt: skip
+
+
+def only_result(out: Path) -> dict[str, Any]:
+    (path,) = out.glob("*.json")
+    result: dict[str, Any] = jsonio.read(path)
+    return result
+
+
+def test_a_run_leaves_one_valid_result_and_nothing_else(spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    done = quick(spec_file, out)
+    assert done.returncode == 0, done.stderr
+    result = only_result(out)
+    assert results.problems(result) == []
+    assert [o["phase"] for o in result["phases"]] == ["ceiling", "training", "latency", "inference"]
+    assert result["data"]["source"] == "synthetic"
+    assert any("synthetic" in warning for warning in result["warnings"])
+    assert "synthetic" in done.stdout
+    assert not result["spec"]["standard"]
+    assert result["phases"][1]["worker_env"] == {"FAKE_THREADS": "2"}
+    assert result["phases"][1]["backend"]["details"]["threads"] == "2"
+    assert not list((out / ".runs").iterdir())
+
+
+def test_phases_and_repeats_each_have_a_process_and_seed_of_their_own(spec_file: Path, tmp_path: Path) -> None:
+    content = json.loads(spec_file.read_text())
+    content["profiles"]["quick"] |= {"repeats": 2, "max_repeats": 2}
+    spec_file.write_text(json.dumps(content))
+    assert quick(spec_file, tmp_path / "r").returncode == 0
+    outcomes = only_result(tmp_path / "r")["phases"]
+    assert [(o["phase"], o["repeat"], o["seed"]) for o in outcomes] == [
+        ("ceiling", 0, 0), ("training", 0, 0), ("latency", 0, 0), ("inference", 0, 0),
+        ("training", 1, 1), ("latency", 1, 1), ("inference", 1, 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("oom:3", "out of memory: fake memory is full"), ("bug:3", "ValueError: fake bug"), ("kill:3", "SIGKILL")],
+)
+def test_a_failing_phase_is_reported_and_the_others_stand(
+    spec_file: Path, tmp_path: Path, fault: str, words: str
+) -> None:
+    done = quick(spec_file, tmp_path / "r", FAKE_FAULT=fault)
+    assert done.returncode == 1
+    result = only_result(tmp_path / "r")
+    assert results.problems(result) == []
+    by_phase = {o["phase"]: o for o in result["phases"]}
+    assert by_phase["training"]["status"] == "failed"
+    assert words in by_phase["training"]["reason"]
+    assert "/home" not in json.dumps(result)
+    assert by_phase["latency"]["status"] == by_phase["inference"]["status"] == "ok"
+
+
+def test_running_again_redoes_only_what_failed_and_replaces_the_result(spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    quick(spec_file, out, FAKE_FAULT="kill:3")
+    before = {o["phase"]: o for o in only_result(out)["phases"]}
+    done = quick(spec_file, out)
+    assert done.returncode == 0, done.stderr
+    result = only_result(out)
+    after = {o["phase"]: o for o in result["phases"]}
+    assert after["training"]["status"] == "ok"
+    assert after["latency"] == before["latency"]  # measured once, kept
+    assert result["resumed"] == 1
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited for a minute"
+        time.sleep(0.02)
+
+
+def start_hanging(spec_file: Path, out: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A run whose training phase hangs; returns it and the phase's process id once ceiling is done."""
+    line, environment = command(
+        "run", "--spec", spec_file, "--profile", "quick", "--data", "synthetic", "--out", out, "--phases", PHASES,
+        FAKE_FAULT="hang:3",
+    )  # fmt: skip
+    parent = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: list(out.glob(".runs/*/01-training-0.job")) and children(parent.pid))
+    return parent, children(parent.pid)[0]
+
+
+def children(pid: int) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children()]
+
+
+def test_killing_the_parent_loses_nothing_and_leaves_no_child(spec_file: Path, tmp_path: Path) -> None:
+    import psutil
+
+    out = tmp_path / "r"
+    parent, child = start_hanging(spec_file, out)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+    assert not list(out.glob("*.json"))
+    (kept,) = out.glob(".runs/*/00-ceiling-0.json")
+    ceiling = jsonio.read(kept)
+    done = quick(spec_file, out)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 4 phases" in done.stdout
+    result = only_result(out)
+    assert result["phases"][0] == ceiling
+    assert result["resumed"] == 1
+
+
+def test_killing_a_child_fails_its_phase_alone(spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    parent, child = start_hanging(spec_file, out)
+    os.kill(child, signal.SIGKILL)
+    assert parent.wait(timeout=120) == 1
+    assert [o["status"] for o in only_result(out)["phases"]] == ["ok", "failed", "ok", "ok"]
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(spec_file: Path, tmp_path: Path) -> None:
+    line, environment = command(
+        "run", "--spec", spec_file, "--profile", "quick", "--data", "synthetic", "--out", tmp_path / "r",
+        "--phases", "training", FAKE_FAULT="hang:2",
+    )  # fmt: skip
+    process = subprocess.Popen(
+        line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background are started deaf to it
+    )  # fmt: skip
+    wait_for(lambda: list((tmp_path / "r").glob(".runs/*/00-training-0.job")) and children(process.pid))
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "same command goes on" in error
+    assert "Traceback" not in error
+
+
+def test_two_runs_of_the_same_kind_do_not_mix(spec_file: Path, tmp_path: Path) -> None:
+    parent, _ = start_hanging(spec_file, tmp_path / "r")
+    try:
+        done = quick(spec_file, tmp_path / "r")
+        assert done.returncode == 1
+        assert "under way" in done.stderr
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def test_fresh_starts_over(spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    quick(spec_file, out, FAKE_FAULT="kill:3")
+    first = only_result(out)["run_id"]
+    assert quick(spec_file, out, "--fresh").returncode == 0
+    newest = max(out.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    result = jsonio.read(newest)
+    assert result["run_id"] != first
+    assert result["resumed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--precision", "fp8"], "'fp8'"),
+        (["--phases", "trainning"], "'trainning' is no phase"),
+        (["--data", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["--spec", "missing.json"], "missing.json: cannot be read"),
+        (["--device", "cuda"], "no such device"),
+    ],
+)
+def test_bad_requests_get_a_sentence_and_write_nothing(
+    spec_file: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = quick(spec_file, tmp_path / "r", *words)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "r").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": {"batch_size": 0}}, "/training/batch_size"),
+        ({"training": {"batch_size": "32"}}, "/training/batch_size"),
+        ({"training": {"optimiser": "sgd"}}, "optimiser"),
+    ],
+)
+def test_bad_specs_get_a_sentence(spec_file: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    content = json.loads(spec_file.read_text())
+    for section, values in change.items():
+        content[section] |= values
+    spec_file.write_text(json.dumps(content))
+    done = quick(spec_file, tmp_path / "r")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_predict_writes_logits(spec_file: Path, tiny_spec: Spec, tmp_path: Path) -> None:
+    images = np.zeros((7, 32, 32, 3), np.uint8)
+    images[3] = 255
+    np.save(tmp_path / "x.npy", images)
+    params.save(params.initial(tiny_spec), tmp_path / "w.safetensors")
+    for weights in ("init", tmp_path / "w.safetensors"):
+        done = fake(
+            "predict",
+            "--spec",
+            spec_file,
+            "--weights",
+            weights,
+            "--images",
+            tmp_path / "x.npy",
+            "--out",
+            tmp_path / "y.npy",
+        )
+        assert done.returncode == 0, done.stderr
+        logits = np.load(tmp_path / "y.npy")
+        assert logits.dtype == np.float32
+        assert logits.shape == (7, 100)
+        assert logits[:, 0].tolist() == [0, 0, 0, 3072, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 32, 32, 3), np.float32), "float32, expected uint8"),
+        (np.zeros((2, 3, 32, 32), np.uint8), "[2, 3, 32, 32]"),
+        (np.zeros((0, 32, 32, 3), np.uint8), "N at least 1"),
+        (None, "x.npy: cannot be read"),
+        (b"\x93NUMPY garbage", "is not a .npy file"),
+        (b"", "is not a .npy file"),
+    ],
+)
+def test_predict_names_what_is_wrong_with_images(spec_file: Path, tmp_path: Path, images: Any, message: str) -> None:
+    path = tmp_path / "x.npy"
+    if isinstance(images, bytes):
+        path.write_bytes(images)
+    elif images is not None:
+        np.save(path, images)
+    done = fake("predict", "--spec", spec_file, "--weights", "init", "--images", path, "--out", tmp_path / "y.npy")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_info_tells_what_would_run_without_private_things(spec_file: Path) -> None:
+    done = fake("info", "--spec", spec_file)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["backend"]["framework"] == "fake"
+    assert facts["backend"]["details"]["threads"] == "2"  # it ran in the platform's environment
+
+
+def test_repeats_are_added_while_they_differ_too_much(spec_file: Path, tmp_path: Path) -> None:
+    content = json.loads(spec_file.read_text())
+    content["profiles"]["quick"]["max_repeats"] = 3
+    content["measuring"]["interval_tolerance"] = 0.0  # never close enough
+    spec_file.write_text(json.dumps(content))
+    done = quick(spec_file, tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    outcomes = only_result(tmp_path / "r")["phases"]
+    assert [o["seed"] for o in outcomes if o["phase"] == "training"] == [0, 1, 2]
+    assert [o["seed"] for o in outcomes if o["phase"] == "inference"] == [0]
+    assert "One more repeat of training and latency" in done.stdout
+
+
+def test_max_batch_tries_each_batch_in_its_own_process(spec_file: Path, tmp_path: Path) -> None:
+    done = fake(
+        "run", "--spec", spec_file, "--data", "synthetic", "--out", tmp_path / "r", "--phases", "max_batch",
+        "--max-batch", 24,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (outcome,) = only_result(tmp_path / "r")["phases"]
+    assert outcome["measurements"]["batch_size"] == 24
+    assert outcome["measurements"]["ended_by"] == "--max-batch 24"
+    assert [t["batch_size"] for t in outcome["measurements"]["tries"]] == [4, 8, 16, 24]
+
+
+def test_a_convergence_run_reports_the_missed_target(spec_file: Path, tmp_path: Path) -> None:
+    done = fake("run", "--spec", spec_file, "--data", "synthetic", "--out", tmp_path / "r", "--phases", "convergence")
+    assert done.returncode == 0, done.stderr
+    (outcome,) = only_result(tmp_path / "r")["phases"]
+    measured = outcome["measurements"]
+    assert measured["epochs_to_target"] is None
+    assert len(measured["epochs"]) == 15
+    assert measured["images"] == 15 * 64
+
+
+def test_a_convergence_run_killed_again_and_again_ends_as_if_left_alone(spec_file: Path, tmp_path: Path) -> None:
+    def converge(out: Path, **env: str) -> subprocess.CompletedProcess[str]:
+        return fake("run", "--spec", spec_file, "--data", "synthetic", "--out", out, "--phases", "convergence", **env)
+
+    assert converge(tmp_path / "alone").returncode == 0
+    for step in (20, 100, 200):
+        assert converge(tmp_path / "killed", FAKE_FAULT=f"kill:{step}").returncode == 1
+    assert converge(tmp_path / "killed").returncode == 0
+    alone, killed = (only_result(tmp_path / name)["phases"][0]["measurements"] for name in ("alone", "killed"))
+    assert killed["resumed"] == 3
+    assert killed["loss_trace"] == alone["loss_trace"]
+    assert killed["final_params"] == alone["final_params"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "width"), [([5.0, 5.0, 5.0], 0.0), ([1.0, 2.0], 2 / 3), ([99.0, 100.0, 101.0, 100.0], 0.015)]
+)
+def test_interval_width(figures: list[float], width: float) -> None:
+    assert interval_width(figures) == pytest.approx(width, abs=0.002)
+
+
+def test_plan_interleaves_repeats(tiny_spec: Spec) -> None:
+    from dataclasses import replace
+
+    profile = replace(tiny_spec.profiles.full, repeats=2)
+    titles = [planned.title for planned in plan(profile, ("conformance", "training", "latency"))]
+    assert titles == ["conformance", "training 1", "latency 1", "training 2", "latency 2"]
+    assert Planned("training", 1, 3).stem == "03-training-1"
+
+
+def test_estimates_grow_with_slower_devices(tiny_spec: Spec) -> None:
+    from shared_spec.spec import load_spec
+
+    spec = load_spec()
+    for phase in ("conformance", "training", "inference"):
+        fast, slow = (estimate(phase, spec, spec.profiles.quick, rate) for rate in (1e14, 1e11))
+        assert fast < slow
