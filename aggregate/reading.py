@@ -138,6 +138,8 @@ def _load_one(path: Path) -> tuple[Result | None, list[Problem]]:
     try:
         data = _read(path)
         content = jsonio.loads(data.decode("utf-8"))
+        if isinstance(content, dict):
+            content = results.upgrade(content)
         wrong = _wrong_values(content)
         if not wrong:
             spec, _ = _parsed(json.dumps(content["spec"]["content"]))
@@ -181,7 +183,8 @@ def _wrong_values(content: Any) -> list[tuple[str, str]]:
     """All that is wrong with parsed JSON, as (JSON pointer, what)."""
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, str) and version != results.SCHEMA_VERSION:
-        said = f"is {version!r:.40}, and this program reads {results.SCHEMA_VERSION}; use the deit-bench that wrote it"
+        readable = " and ".join((*results.OLDER_VERSIONS, results.SCHEMA_VERSION))
+        said = f"is {version!r:.40}, and this program reads {readable}; use the deit-bench that wrote it"
         return [("/schema_version", said)]
     if wrong := results.problems(content) or list(_too_large(content)):
         return wrong

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from aggregate import report, tables
 from aggregate.reading import Loaded, Problem, clean, load
 from aggregate.tests.factory import FULL_PHASES, PRICES, make_result, save
+from shared_spec import results
 
 loading = importlib.import_module("aggregate.reading")
 VALID = make_result(repeats=2)
@@ -80,7 +81,7 @@ def test_copy_of_a_run_is_no_second_run(tmp_path: Path) -> None:
         (b"[" + b"9" * 5000 + b"]", "not valid JSON"),
         (b"[]", "is not of type 'object'"),
         (b'"text"', "is not of type 'object'"),
-        (b'{"schema_version": "2.0"}', "this program reads 1.0"),
+        (b'{"schema_version": "2.0"}', "this program reads 1.0 and 1.1"),
     ],
 )
 def test_what_is_no_result(tmp_path: Path, data: bytes, said: str) -> None:
@@ -89,6 +90,12 @@ def test_what_is_no_result(tmp_path: Path, data: bytes, said: str) -> None:
     problem = only_problem(load([path]))
     assert problem.file == str(path)
     assert said in problem.message
+
+
+def test_results_of_older_versions_are_read(tmp_path: Path) -> None:
+    loaded = load([save(SMALL | {"schema_version": version}, tmp_path) for version in results.OLDER_VERSIONS])
+    assert not loaded.problems
+    assert [result.content["schema_version"] for result in loaded.results] == [results.SCHEMA_VERSION]
 
 
 def test_deep_inside_a_valid_envelope(tmp_path: Path) -> None:

@@ -5,8 +5,21 @@ from typing import Any
 
 from shared_spec import jsonio
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
+OLDER_VERSIONS = ("1.0",)
+"""Versions that `upgrade` reads. History: 1.0 the first; 1.1 adds fields that are null where 1.0 had not measured them."""
 SCHEMA = "results.schema.json"
+
+
+def upgrade(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of any version in OLDER_VERSIONS in the words of this one; a result of this version as it is.
+
+    What an older version did not record becomes null or is left out, never a guess. Whether the outcome is valid is
+    for `problems` to say: an older file that was not stays so.
+    """
+    if result.get("schema_version") == "1.0":
+        result = {**result, "schema_version": "1.1"}
+    return result
 
 
 def problems(result: Any) -> list[tuple[str, str]]:
