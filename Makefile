@@ -45,7 +45,7 @@ OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out $(RESULTS) \
   $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)")
 
 .PHONY: help bench report test lint clean $(foreach p,mlx cuda ipex,bench-$(p)) \
-  $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p))
+  $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p)) test-across
 
 help: ## show this
 	@echo "deit-bench on this machine: $(PLATFORM)"
@@ -70,6 +70,7 @@ report: setup-aggregate ## compare all results: a table here, report/ with table
 
 test: ## all tests that can run on this system
 	@for p in $(TESTABLE); do $(MAKE) --no-print-directory test-$$p; done
+	@$(if $(LEFT_OUT),,$(MAKE) --no-print-directory test-across)
 	@$(if $(LEFT_OUT),echo "Left out (cannot be installed on $(SYSTEM)): $(LEFT_OUT)")
 
 test-spec: setup-spec
@@ -78,6 +79,8 @@ test-aggregate: setup-aggregate
 	aggregate/.venv/bin/python -m pytest aggregate
 test-mlx test-cuda test-ipex: test-%: setup-%
 	cd $(FOLDER_$*) && .venv/bin/python -m pytest
+test-across: setup-spec setup-mlx setup-cuda setup-ipex
+	cd shared-spec && .venv/bin/python -m pytest tests/across_platforms.py
 
 lint: setup-spec setup-aggregate ## ruff, and mypy where types are strict
 	shared-spec/.venv/bin/ruff check .
@@ -101,7 +104,8 @@ $(FOLDER_$(1))/.venv/.done: $(FOLDER_$(1))/requirements.lock $(FOLDER_$(1))/pypr
 	  -r requirements.lock $(foreach lock,$(LOCKS_$(1)),-r $(lock))
 	@$(if $(filter spec,$(1)),,cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check $(PIP_$(1)) \
 	  -e '.$(if $(EXTRA_$(1)),[$(EXTRA_$(1))])')
-	@cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e ../shared-spec
+	@cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e ../shared-spec \
+	  $(foreach lock,$(wildcard $(FOLDER_$(1))/requirements-nodeps.lock),-r $(notdir $(lock)))
 	@touch $$@
 endef
 $(foreach p,spec aggregate mlx cuda ipex,$(eval $(call environment,$(p))))

@@ -91,6 +91,9 @@ def _run_command(platform: Platform) -> click.Command:
     @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True)
     @click.option("--fresh", is_flag=True, help="Start over instead of going on with an unfinished run.")
     @click.option(
+        "--keep-weights", is_flag=True, help="Leave the weights of a full training beside the result, for predict."
+    )
+    @click.option(
         "--stop",
         type=click.Choice(["target", "epochs"]),
         default="epochs",

@@ -26,7 +26,7 @@ import psutil
 from shared_spec import cifar100, environment, jsonio, max_batch, params, phases, results
 from shared_spec.backend import Platform
 from shared_spec.child import Ended, Limits, run_job
-from shared_spec.convergence import Stop
+from shared_spec.convergence import Stop, load_checkpoint
 from shared_spec.errors import UserError
 from shared_spec.phases import Job
 from shared_spec.screen import Screen
@@ -46,6 +46,7 @@ class Request:
         power_watts: what a wall meter shows, where the user reads one.
         largest_batch: no larger batch is tried.
         memory_share: part of the physical memory that a try may take where the device has none of its own.
+        keep_weights: leave the final weights of each full training beside the result.
     """
 
     platform: Platform
@@ -62,6 +63,7 @@ class Request:
     power_watts: float | None = None
     largest_batch: int = 65536
     memory_share: float = 0.7
+    keep_weights: bool = False
 
     @cached_property
     def profile(self) -> Profile:
@@ -271,9 +273,21 @@ class Run:
                     self._run_phase(planned, data_path)
             result = self._result()
             path = results.write(result, self.request.out)
+            if self.request.keep_weights:
+                self._keep_weights(path)
             if all(outcome["status"] == "ok" for outcome in result["phases"]):
                 self.folder.clear()
         return path
+
+    def _keep_weights(self, result: Path) -> None:
+        """Take the final weights of each full training out of its last checkpoint: timm's names, float32."""
+        for planned in self.planned:
+            if planned.phase == "convergence" and self.folder.outcome(planned):
+                state, _ = load_checkpoint(self.folder.path / f"{planned.stem}.safetensors")
+                weights = {name: state[f"param/{name}"] for name in params.shapes(self.request.spec)}
+                path = result.with_name(f"{result.stem}-{planned.repeat + 1}.safetensors")
+                params.save(weights, path)
+                self.screen.note(f"Weights: {path}")
 
     def _locate_data(self) -> tuple[Path | None, str | None]:
         try:

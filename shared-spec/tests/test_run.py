@@ -329,6 +329,19 @@ def test_a_convergence_run_reports_the_missed_target(spec_file: Path, tmp_path: 
     assert measured["images"] == 15 * 64
 
 
+def test_weights_of_a_full_training_are_left_beside_the_result(
+    spec_file: Path, tiny_spec: Spec, tmp_path: Path
+) -> None:
+    out = tmp_path / "r"
+    asked = ("--spec", spec_file, "--data", "synthetic", "--out", out, "--phases", "convergence", "--keep-weights")
+    done = fake("run", *asked)
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("*.safetensors")
+    (outcome,) = only_result(out)["phases"]
+    assert f"Weights: {path}" in done.stdout
+    assert params.fingerprint(params.load(tiny_spec, path)) == outcome["measurements"]["final_params"]
+
+
 def test_a_convergence_run_killed_again_and_again_ends_as_if_left_alone(spec_file: Path, tmp_path: Path) -> None:
     def converge(out: Path, **env: str) -> subprocess.CompletedProcess[str]:
         return fake("run", "--spec", spec_file, "--data", "synthetic", "--out", out, "--phases", "convergence", **env)

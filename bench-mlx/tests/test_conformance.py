@@ -1,0 +1,13 @@
+"""The conformance check on the small workload, on each device there is: model, gradients and updates are the specified ones."""
+
+import pytest
+
+from shared_spec import conformance
+from shared_spec.spec import PRECISIONS
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_conformance(make, spec, precision):
+    checks = conformance.run(make(precision), spec, precision)
+    assert len(checks) > 15
+    assert [check for check in checks if not check.passed] == []
