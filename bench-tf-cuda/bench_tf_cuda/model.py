@@ -18,13 +18,18 @@ Weights = Mapping[str, tf.Tensor]
 
 
 class Linear:
-    """x W^T + b: [..., in] -> [..., out]."""
+    """x W^T + b: [B, in] -> [B, out] or [B, N, in] -> [B, N, out].
+
+    Axes are named one by one: TensorFlow's gradient of an einsum with an ellipsis makes an outer product for each token
+    and adds them up afterwards, which no library call can do.
+    """
 
     def __init__(self, weights: Weights, name: str) -> None:
         self.weight, self.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]  # [out, in], [out]
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.einsum("...i,oi->...o", x, self.weight) + self.bias
+        rows = "bn"[: x.shape.rank - 1]
+        return tf.einsum(f"{rows}i,oi->{rows}o", x, self.weight) + self.bias
 
 
 class LayerNorm:

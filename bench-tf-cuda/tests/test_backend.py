@@ -82,6 +82,14 @@ def test_one_trace_for_each_batch_size_whatever_the_learning_rate(
     assert backend.export_state()["step"] == 6
 
 
+def test_every_product_of_a_step_adds_up_its_terms(backend: TfBackend, host_batch: HostBatch) -> None:
+    """A gradient may not come as an outer product for each token, to be added up afterwards: that is no library call."""
+    batch = backend.to_device(*host_batch)
+    products = program_text(backend._train, *batch, tf.constant(1e-4))
+    assert len(products) > 30
+    assert not [line for line in products if "contracting_dims={}" in line]
+
+
 def test_step_is_clipped_adamw(backend: TfBackend, spec: Spec, host_batch: HostBatch) -> None:
     """Two steps against the update computed in NumPy float64 from the backend's own gradients."""
     o, batch = spec.optimizer, backend.to_device(*host_batch)
