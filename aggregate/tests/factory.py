@@ -91,6 +91,7 @@ def _training(rng: np.random.Generator, spec: Spec, platform: str, speed: float,
     losses = 4.65 - 0.8 * (1 - np.exp(-np.arange(100) / 60)) + noise
     window = _blocks(rng, step, 20, max(2, int(0.5 / step)))
     return {
+        "parallel": None,
         "batch_size": batch,
         "first_step_seconds": 12.0 + step,
         "warmup_blocks": [[2, 3 * step], *_blocks(rng, step, 4, 2)],
@@ -184,6 +185,7 @@ def _convergence(
     reached = next((row for row in rows if row["top1"] >= spec.training.target_top1), None)
     last = rows[-1]
     return {
+        "parallel": None,
         "batch_size": spec.training.batch_size,
         "stop": "epochs",
         "target_top1": spec.training.target_top1,
@@ -291,6 +293,7 @@ def make_result(
         "engine": engine,
         "device": kind,
         "precision": precision,
+        "parallel": None,
         "profile": {"name": "full" if repeats > 1 else "quick", "content": content["profiles"]["quick"]},
         "spec": {
             "name": spec.name,

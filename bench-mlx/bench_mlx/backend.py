@@ -19,6 +19,7 @@ from bench_mlx.model import DeiT
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
+from shared_spec.parallel import ALONE, Group
 from shared_spec.spec import Spec
 
 Batch = tuple[mx.array, ...]
@@ -79,6 +80,8 @@ class MlxBackend:
     152 arrays makes the cast to bfloat16, the norm and AdamW a kernel each: on an H200 a step of batch 32 took the
     host 21 ms to dispatch while every array had kernels of its own.
     """
+
+    group: Group = ALONE
 
     def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
         _select_device(device)
@@ -252,6 +255,10 @@ class MlxBackend:
 
     def reset_peak_memory(self) -> None:
         mx.reset_peak_memory()
+
+    def communication(self) -> dict[str, float] | None:
+        """One process exchanges nothing."""
+        return None
 
     def memory(self) -> dict[str, int | None]:
         """Bytes in MLX's allocator; its peak leaves out the cache, which holds freed memory for reuse."""

@@ -15,7 +15,7 @@ def _devices() -> tuple[str, ...]:
     return ("cuda", "cpu", "gpu") if has_nvidia_driver() else ("cpu", "cuda", "gpu")
 
 
-def _openblas_env() -> dict[str, str]:
+def _openblas_env(ranks: int) -> dict[str, str]:
     """Put OpenBLAS, where it is installed, before the reference BLAS that MLX's Linux wheel brings along.
 
     On two cores a 2048 x 2048 product took 45 times longer with the reference BLAS.
@@ -26,16 +26,16 @@ def _openblas_env() -> dict[str, str]:
         if library is None:
             return {}
         preload = f"{library} {preload}".strip()
-    return {"LD_PRELOAD": preload, "OPENBLAS_NUM_THREADS": str(usable_cores())}
+    return {"LD_PRELOAD": preload, "OPENBLAS_NUM_THREADS": str(max(1, usable_cores() // ranks))}
 
 
-def worker_env(device: str, engine: str) -> dict[str, str]:
+def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
     """Environment of a phase process.
 
     TF32 is off at both precisions: bf16 products do not use it, and fp32 would not be fp32 with it.
     """
     env = {"MLX_ENABLE_TF32": "0"}
-    return env | _openblas_env() if device == "cpu" and sys.platform == "linux" else env
+    return env | _openblas_env(ranks) if device == "cpu" and sys.platform == "linux" else env
 
 
 PLATFORM = Platform(

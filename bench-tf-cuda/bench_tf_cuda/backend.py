@@ -22,6 +22,7 @@ from bench_tf_cuda.model import DeiT, Preprocess, Weights
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
+from shared_spec.parallel import ALONE, Group
 from shared_spec.spec import Spec
 
 Batch = tuple[tf.Tensor, tf.Tensor | None]
@@ -80,6 +81,8 @@ def _driver_version() -> str | None:
 
 class TfBackend:
     """shared_spec.backend.Backend for TensorFlow and XLA."""
+
+    group: Group = ALONE
 
     @_memory_errors()
     def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
@@ -214,6 +217,10 @@ class TfBackend:
     def reset_peak_memory(self) -> None:
         if self._place == "GPU:0":
             tf.config.experimental.reset_memory_stats(self._place)
+
+    def communication(self) -> dict[str, float] | None:
+        """One process exchanges nothing."""
+        return None
 
     def memory(self) -> dict[str, int | None]:
         if self._place == "CPU:0":

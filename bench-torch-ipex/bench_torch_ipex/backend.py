@@ -15,6 +15,7 @@ from bench_torch_ipex.model import DeiT
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
+from shared_spec.parallel import ALONE, Group
 from shared_spec.spec import Spec
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
@@ -51,6 +52,8 @@ def _parameter_groups(model: DeiT, weight_decay: float) -> list[dict[str, Any]]:
 
 class TorchBackend:
     """shared_spec.backend.Backend for PyTorch; PyTorch's CPU kernels run to completion, so nothing is left to wait for."""
+
+    group: Group = ALONE
 
     def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
         if device != "cpu":
@@ -207,6 +210,10 @@ class TorchBackend:
 
     def reset_peak_memory(self) -> None:
         """The device is the host: the harness reads the process's high-water mark."""
+
+    def communication(self) -> dict[str, float] | None:
+        """One process exchanges nothing."""
+        return None
 
     def memory(self) -> dict[str, int | None]:
         return {}

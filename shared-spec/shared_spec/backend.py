@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from shared_spec.errors import UserError
+from shared_spec.parallel import Group, World
 from shared_spec.params import Params
 from shared_spec.spec import Spec
 
@@ -22,6 +24,12 @@ class OutOfMemory(Exception):
 class Backend(Protocol):
     """One framework on one device at one precision, holding one model and its optimiser.
 
+    With several ranks each process has its own. What is handed to it is this rank's part of the global batch, and
+    train_step alone speaks with the other ranks; they must all call it in step.
+
+    Attributes:
+        group: the ranks; parallel.ALONE where the launcher's environment names one rank.
+
     Precision "fp32" is strict: no TF32, no reduced-precision products. "bf16" computes matrix products and
     activations in bfloat16 and keeps parameters, moments, softmax statistics, normalisation statistics and
     loss in float32.
@@ -30,6 +38,8 @@ class Backend(Protocol):
         UserError: from the constructor, where device, precision or engine cannot be had on this machine.
         OutOfMemory: from any call, where the framework reports it as an error.
     """
+
+    group: Group
 
     def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None: ...
 
@@ -61,7 +71,8 @@ class Backend(Protocol):
         """Dispatch forward, backward, clip and AdamW; return float32 [2], not waited for.
 
         The two are the mean loss over the batch and the global L2 norm of the gradients before clipping, which
-        scales them by min(1, clip_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does.
+        scales them by min(1, clip_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_ does. With several ranks
+        the gradients are averaged over them first, so that loss, norm and clip are those of the global batch.
         """
         ...
 
@@ -70,7 +81,18 @@ class Backend(Protocol):
         ...
 
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Unclipped gradients of the loss by canonical name, float32; parameters and optimiser stay as they are."""
+        """Unclipped gradients of the loss over this very batch by canonical name, float32, not averaged over ranks.
+
+        Parameters and optimiser stay as they are.
+        """
+        ...
+
+    def communication(self) -> dict[str, float] | None:
+        """What the engine tells of its exchange of gradients, in seconds a training step; None where it does not.
+
+        "seconds": from the first byte of a step's exchange to the last; "overlapped_seconds": the part of them in
+        which the backward pass was still computing.
+        """
         ...
 
     def preprocess(self, batch: Batch) -> Handle:
@@ -97,6 +119,23 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
+class Start:
+    """A process to start for the ranks of a phase: the engine's launcher, or a rank itself where there is none."""
+
+    arguments: list[str]
+    env: dict[str, str]
+
+
+def no_launcher(ranks: int, device: str, words: list[str]) -> list[Start]:
+    """What a platform that cannot share its work says.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError("--nproc: this platform trains with one process only; leave the option out.")
+
+
+@dataclass(frozen=True)
 class Platform:
     """What can be said of a platform before its framework is imported.
 
@@ -107,7 +146,12 @@ class Platform:
         make_target: as in `make bench-TARGET`, e.g. "ipex".
         backend: "module:Class" of its Backend.
         devices, engines: what --device and --engine accept; the first is the default.
-        worker_env: (device, engine) -> environment variables a phase process must start with.
+        worker_env: (device, engine, ranks on this host) -> environment variables a phase process must start with.
+        world: this process's place among the ranks, from the environment that the engine's launcher sets.
+        group: "module:function" that connects the ranks: (device) -> parallel.Group, the same one at each call.
+        launch: (ranks, device, words behind "python") -> what to start for that many ranks on this host.
+        death: pattern that finds in the launcher's output which rank died first: groups "rank" and "status", the
+            latter negative for a signal. Not needed where each rank is started directly, in order of rank.
     """
 
     name: str
@@ -117,4 +161,8 @@ class Platform:
     backend: str
     devices: tuple[str, ...]
     engines: tuple[str, ...]
-    worker_env: Callable[[str, str], dict[str, str]]
+    worker_env: Callable[[str, str, int], dict[str, str]]
+    world: Callable[[], World] = World
+    group: str = "shared_spec.parallel:alone"
+    launch: Callable[[int, str, list[str]], list[Start]] = no_launcher
+    death: str | None = None

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from shared_spec.parallel import ALONE, Group, slice_of
 from shared_spec.spec import DataSpec, Spec
 
 _PURPOSES = {"init": 1, "order": 2, "augment": 3, "synthetic": 4, "probe": 5}
@@ -87,18 +88,23 @@ class HostBatch:
 
 
 class TrainingBatches:
-    """All batches of a training run by step number.
+    """All batches of a training run by step number; of each, the rows of this rank.
 
     Args:
         images: uint8 [N, S, S, 3], at least spec.data.train_images of them.
         labels: integer [N].
+        batch_size: of the global batch, which is the same whatever the number of ranks.
 
     Raises:
-        ValueError: there are fewer images than the spec asks for, or than a batch takes.
+        ValueError: there are fewer images than the spec asks for, or than a batch takes, or the ranks cannot share
+            a batch evenly.
     """
 
-    def __init__(self, spec: Spec, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, spec: Spec, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, group: Group = ALONE
+    ) -> None:
         self.spec, self.batch_size, self.seed = spec, batch_size, seed
+        self.rows = slice_of(batch_size, group)
         self.images, self.labels = images[: spec.data.train_images], labels[: spec.data.train_images]
         self.steps_per_epoch = spec.steps_per_epoch(batch_size)
         if len(self.images) < spec.data.train_images or not self.steps_per_epoch:
@@ -112,11 +118,12 @@ class TrainingBatches:
         self._epoch = epoch
 
     def batch(self, step: int) -> HostBatch:
-        """The batch of training step `step`, counted from 0 over all epochs."""
+        """This rank's rows of the batch of training step `step`, counted from 0 over all epochs."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._start_epoch(epoch)
-        chosen = slice(within * self.batch_size, (within + 1) * self.batch_size)
+        first = within * self.batch_size
+        chosen = slice(first + self.rows.start, first + self.rows.stop)
         index = self._order[chosen]
         images = crop_and_flip(self.images[index], self._bits[chosen], self.spec.data)
         targets = soft_targets(self.labels[index], self.spec.model.classes, self.spec.data.label_smoothing)

@@ -3,6 +3,7 @@
 `python -m bench_torch_ipex run --profile quick` (the other two alike).
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from shared_spec import environment, jsonio, params, phases, run
+from shared_spec import environment, jsonio, parallel, params, phases, run
 from shared_spec.backend import Platform
 from shared_spec.errors import UserError
 from shared_spec.screen import Screen
@@ -64,7 +65,8 @@ def _enter_worker_env(platform: Platform, device: str, engine: str) -> None:
     """Start this process anew with the platform's environment, unless it has it: libraries read it at load time."""
     marker = "DEIT_BENCH_WORKER"
     if os.environ.get(marker) != "1":
-        env = {**os.environ, **platform.worker_env(device, engine), marker: "1"}
+        local_size = platform.world().local_size
+        env = {**os.environ, **platform.worker_env(device, engine, local_size), marker: "1"}
         os.execve(sys.executable, [sys.executable, "-m", platform.package, *sys.argv[1:]], env)
 
 
@@ -118,6 +120,18 @@ def _run_command(platform: Platform) -> click.Command:
         show_default=True,
         help="Part of the physical memory that a try may take on a CPU or a Mac.",
     )
+    @click.option(
+        "--nproc", "ranks", type=click.IntRange(1), default=1, show_default=True,
+        help="Train with this many processes of this machine, one a device, through the engine's own launcher.",
+    )  # fmt: skip
+    @click.option(
+        "--scaling", type=click.Choice(["strong", "weak"]), default="strong", show_default=True,
+        help="strong: the spec's batch is shared by all processes; weak: each takes a batch of that size.",
+    )  # fmt: skip
+    @click.option(
+        "--rank-timeout", type=click.FloatRange(1), default=parallel.DEFAULT_TIMEOUT, show_default=True,
+        help="Seconds of silence after which a process of several is given up.",
+    )  # fmt: skip
     def command(
         spec_path: Path | None, engine: str, device: str, precision: str, profile: str, data: str | None,
         phases_text: str | None, out: Path, **more: Any,
@@ -126,12 +140,36 @@ def _run_command(platform: Platform) -> click.Command:
         spec = load_spec(spec_path)
         chosen = _chosen_phases(phases_text, spec.profile(profile).phases)
         request = run.Request(platform, spec, profile, precision, device, engine, data or None, chosen, out, **more)
-        screen = Screen(Console())
-        path = run.Run(request, screen).execute()
-        screen.note(f"Result: {path}")
-        _fail_on_bad_phases(jsonio.read(path))
+        _run_as_rank(request) if platform.world().size > 1 else _run(request, parallel.ALONE)
 
     return command
+
+
+def _run(request: run.Request, group: parallel.Group) -> None:
+    """Run as the one process that keeps the run's folder and shows the screen."""
+    parallel.check_batch(request.batch_size, request.ranks, "--nproc" if group is parallel.ALONE else "the launcher")
+    if not request.planned_phases:
+        raise UserError(f"--phases: several ranks share only {', '.join(phases.PARALLEL)}; name one of these.")
+    screen = Screen(Console())
+    path = run.Run(request, screen, group).execute()
+    screen.note(f"Result: {path}")
+    _fail_on_bad_phases(jsonio.read(path))
+
+
+def _run_as_rank(request: run.Request) -> None:
+    """Run as one of the ranks that an engine's launcher has started."""
+    platform, world = request.platform, request.platform.world()
+    if request.ranks not in (1, world.size):
+        raise UserError(f"--nproc {request.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
+    _enter_worker_env(platform, request.device, request.engine)
+    environment.take_core_share(world.local_rank, world.local_size)
+    os.environ[parallel.TIMEOUT_ENV] = str(request.rank_timeout)
+    group = phases.connect(platform, request.device)
+    request = dataclasses.replace(request, ranks=group.size)
+    if group.rank == 0:
+        _run(request, group)
+    else:
+        run.follow(request, group)
 
 
 def _fail_on_bad_phases(result: dict[str, Any]) -> None:
@@ -244,7 +282,7 @@ def _info_command(platform: Platform) -> click.Command:
         """Print what would run here, as JSON: backend, environment, versions."""
         spec = load_spec(spec_path)
         _enter_worker_env(platform, device, engine)
-        worker_env = platform.worker_env(device, engine)  # before a framework binds this process to a core
+        worker_env = platform.worker_env(device, engine, 1)  # before a framework binds this process to a core
         backend = phases.make_backend(platform, spec, device, precision, engine)
         facts = {
             "platform": platform.name,
@@ -262,10 +300,11 @@ def _info_command(platform: Platform) -> click.Command:
 def _phase_command(platform: Platform) -> click.Command:
     @click.command("_phase", hidden=True)
     @click.argument("job", type=click.Path(path_type=Path))
-    @click.argument("events", type=int)
-    def command(job: Path, events: int) -> None:
-        """Body of a phase process; `run` starts it."""
-        sys.exit(phases.main(platform, job, events))
+    @click.argument("events")
+    def command(job: Path, events: str) -> None:
+        """Body of a phase process; `run` starts it. EVENTS: a descriptor, or a named pipe where there are ranks."""
+        one = events.isdecimal()
+        sys.exit(phases.main(platform, job, int(events)) if one else phases.main_of_rank(platform, job, Path(events)))
 
     return command
 

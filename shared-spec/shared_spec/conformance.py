@@ -29,7 +29,7 @@ import click
 import numpy as np
 import safetensors.numpy
 
-from shared_spec import jsonio, params, reference
+from shared_spec import jsonio, parallel, params, reference
 from shared_spec.backend import Backend, Batch, Handle
 from shared_spec.batches import HostBatch, random_bits, soft_targets
 from shared_spec.harness import Clock, Progress, monotonic, silent
@@ -250,7 +250,11 @@ def _as_float32(values: Params) -> Params:
 
 
 class BackendSubject:
-    """A backend, asked through its protocol."""
+    """A backend, asked through its protocol; with several ranks they share the batch of a training step.
+
+    Where their number does not divide the batch, each image stands in it as often as makes it so: the mean over the
+    batch, and with it every answer, stays the same.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -268,7 +272,11 @@ class BackendSubject:
         return self.backend.gradients(self._to_device(batch))
 
     def step(self, batch: HostBatch, lr: float) -> tuple[float, float]:
-        loss, norm = self.backend.to_numpy(self.backend.train_step(self._to_device(batch), lr))
+        group = self.backend.group
+        copies = group.size // math.gcd(group.size, len(batch.images))
+        rows = parallel.slice_of(copies * len(batch.images), group)
+        part = HostBatch(*(np.repeat(array, copies, 0)[rows] for array in (batch.images, batch.targets)))
+        loss, norm = self.backend.to_numpy(self.backend.train_step(self._to_device(part), lr))
         return float(loss), float(norm)
 
     def parameters(self) -> Params:
@@ -451,6 +459,8 @@ def run(
 ) -> list[Check]:
     """Put all checks to a backend; it ends with other parameters than it began with.
 
+    With several ranks all of them do this in step, and one more check says whether all passed and remained identical.
+
     Args:
         precision: "fp32" or "bf16", as the backend was built with.
         clock: read by the proof that `synchronize` waits, and by nothing else.
@@ -466,7 +476,17 @@ def run(
     checks += [_check_weight_decay(backend, spec), _check_adamw(backend, spec)]
     checks += _check_precision(backend, spec, precision)
     report(0.95, "synchronize")
-    return [*checks, *_check_synchronize(backend, spec, clock)]
+    checks += _check_synchronize(backend, spec, clock)
+    return [*checks, _check_ranks(backend, checks)] if backend.group.size > 1 else checks
+
+
+def _check_ranks(backend: Backend, checks: list[Check]) -> Check:
+    """Ranks that failed a check of their own, or whose parameters after all steps are not rank 0's, bit for bit."""
+    passed = all(check.passed for check in checks)
+    found = parallel.gathered_values(backend.group, [passed, params.fingerprint(backend.export_params())])
+    wrong = [rank for rank, (fine, checksum) in enumerate(found) if not fine or checksum != found[0][1]]
+    detail = f"ranks of {backend.group.size} that failed a check or differ from rank 0" + f": {wrong}" * bool(wrong)
+    return _check("ranks", len(wrong), 0, detail)
 
 
 def _check_parameters(backend: Backend, spec: Spec) -> list[Check]:
@@ -520,7 +540,7 @@ def _check_answers(
         if name == KEY_BIASES:
             yield _key_bias_check(spec, np.asarray(answer))
             continue
-        bounds = _bounds(name, spec, precision, expected[f"{name}/{precision}"])
+        bounds = _bounds(name, spec, precision, expected[f"{name}/{precision}"], backend.group.size)
         if isinstance(answer, np.ndarray):
             metric, detail = METRICS[name]
             yield _check(name, metric(answer.astype(np.float64), expected[f"{name}/value"]), float(bounds), detail)
@@ -528,12 +548,17 @@ def _check_answers(
             yield _group_check(name, spec, answer, expected, bounds)
 
 
-def _bounds(name: str, spec: Spec, precision: str, sensitivity: np.ndarray) -> np.ndarray:
-    """Bound of each relative error: no answer is better than its own rounding, and a trace follows the clipping."""
+def _bounds(name: str, spec: Spec, precision: str, sensitivity: np.ndarray, ranks: int) -> np.ndarray:
+    """Bound of each relative error: no answer is better than its own rounding, and a trace follows the clipping.
+
+    A trace of several ranks follows the averaging of their gradients as well: at most one float32 rounding for each
+    rank after the first, of partial sums that are no larger than the sum of sizes.
+    """
     in_float32 = name in ("trace, loss", "trace, gradient norm", "trace, learning rate")
     rounding = unit_roundoff("fp32" if in_float32 else precision)
-    clipping = norm_rounding(spec) * name.startswith("trace") * (2 if name == "trace, second moments" else 1)
-    return np.asarray(headroom(spec, precision) * np.maximum(sensitivity, rounding) + clipping)
+    per_gradient = norm_rounding(spec) + (ranks - 1) * unit_roundoff("fp32")
+    per_trace = per_gradient * name.startswith("trace") * (2 if name == "trace, second moments" else 1)
+    return np.asarray(headroom(spec, precision) * np.maximum(sensitivity, rounding) + per_trace)
 
 
 def _worst(name: str, errors: dict[str, float], bounds: dict[str, float]) -> Check:
@@ -678,7 +703,9 @@ def _check_waits(kind: str, backend: Backend, dispatch: Callable[[], Handle], cl
 
     A read of the result waits for whatever is left, and then copies; a second read only copies. The difference of
     the two is what was left. A machine that is busy elsewhere may hold up one read, so the best of a few counts.
+    Ranks go through the same dispatches: rank 0's clock decides how many there are.
     """
+    group = backend.group
 
     def queue(count: int) -> Handle:
         for _ in range(count - 1):
@@ -686,12 +713,13 @@ def _check_waits(kind: str, backend: Backend, dispatch: Callable[[], Handle], cl
         return dispatch()
 
     backend.to_numpy(dispatch())  # compiles
-    count, seconds = 1, 0.0
-    while seconds < MIN_WORK:
+    count, seconds, enough = 1, 0.0, False
+    while not enough:
         start = clock()
         backend.to_numpy(queue(count))
         seconds = clock() - start
-        count *= 2 if seconds < MIN_WORK else 1
+        enough = bool(parallel.decided(group, seconds >= MIN_WORK))
+        count *= 1 if enough else 2
     shares, dispatched = [], []
     for _ in range(ATTEMPTS):
         start = clock()
@@ -705,7 +733,7 @@ def _check_waits(kind: str, backend: Backend, dispatch: Callable[[], Handle], cl
         second_read = clock()
         left = (first_read - synchronized) - (second_read - first_read)
         shares.append(max(0.0, left) / (first_read - start))
-        if shares[-1] <= WAIT_BOUND:
+        if max(parallel.gathered_values(group, min(shares))) <= WAIT_BOUND:
             break
     detail = f"share left of {count} dispatches in {1e3 * dispatched[-1]:.3g} of {1e3 * seconds:.3g} ms"
     return _check(f"synchronize, {kind}", min(shares), WAIT_BOUND, detail)

@@ -3,6 +3,9 @@
 The clock starts before the first training image is touched and never pauses: evaluation, checkpoints and
 compilation are in it and stand beside it. Only the time in which no process ran (after a kill, until the next
 start) is left out, and work that a kill had undone is counted once.
+
+With several ranks all of them run this loop in step. Rank 0 alone has the checkpoint, and its record and its clock are
+the ones that count; a training may go on with another number of ranks, as all that it depends on is in the checkpoint.
 """
 
 import json
@@ -16,12 +19,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from shared_spec import jsonio, params
+from shared_spec import jsonio, parallel, params
 from shared_spec.backend import Backend, Handle
 from shared_spec.batches import TrainingBatches
 from shared_spec.cifar100 import Dataset
 from shared_spec.energy import Meter
 from shared_spec.harness import Clock, Progress, Trainer, silent
+from shared_spec.parallel import Group
 from shared_spec.spec import Spec
 
 Stop = Literal["target", "epochs"]
@@ -39,6 +43,7 @@ class Record:
         joules: energy so far; None once a meter could not tell, with the reason.
         resumed: how often a new process went on from a checkpoint.
         memory: largest figures of any process so far, bytes.
+        world_sizes: how many ranks trained: those of the first process, then of each that went on from a checkpoint.
     """
 
     step: int = 0
@@ -54,6 +59,7 @@ class Record:
     energy: dict[str, Any] = field(default_factory=dict)
     resumed: int = 0
     memory: dict[str, int | None] = field(default_factory=dict)
+    world_sizes: list[int] = field(default_factory=list)
 
 
 def save_checkpoint(path: Path, state: dict[str, np.ndarray], record: Record) -> None:
@@ -72,19 +78,32 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Record]:
         return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118  (no mapping)
 
 
-def evaluate(backend: Backend, data: Dataset, batch_size: int) -> tuple[float, float]:
-    """Top-1 accuracy and mean cross entropy over all test images, each counted once."""
+def evaluate(
+    backend: Backend, data: Dataset, batch_size: int, beat: Callable[[], None] = lambda: None
+) -> tuple[float, float]:
+    """Top-1 accuracy and mean cross entropy over all test images, each counted once.
+
+    The ranks share the images, and each then adds up what all of them found, image by image and in the images' order:
+    the same figures on all ranks, and the same sums whatever their number. `beat` is called for each batch.
+    """
+    share = -(-len(data.test_images) // backend.group.size)
+    mine = slice(backend.group.rank * share, (backend.group.rank + 1) * share)
+    images, labels = data.test_images[mine], data.test_labels[mine]
     handles: list[Handle] = []
-    for start in range(0, len(data.test_images), batch_size):
-        part = data.test_images[start : start + batch_size]
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
         padded = np.resize(part, (batch_size, *part.shape[1:]))  # one batch size, one compilation
         handles.append(backend.infer(backend.to_device(padded, None)))
-    logits = np.concatenate([backend.to_numpy(handle) for handle in handles])[: len(data.test_labels)]
-    logits = logits.astype(np.float64)
-    top1 = float((logits.argmax(1) == data.test_labels).mean())
-    shifted = logits - logits.max(1, keepdims=True)
-    log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return top1, float(-log_probability[np.arange(len(logits)), data.test_labels].mean())
+        beat()
+    found = np.zeros((2, share))  # right or wrong, and log probability, of each of this rank's images
+    if handles:
+        logits = np.concatenate([backend.to_numpy(handle) for handle in handles])[: len(labels)].astype(np.float64)
+        shifted = logits - logits.max(1, keepdims=True)
+        log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        found[0, : len(labels)] = logits.argmax(1) == labels
+        found[1, : len(labels)] = log_probability[np.arange(len(logits)), labels]
+    right, log_probability = np.concatenate(parallel.gathered(backend.group, found), axis=1)[:, : len(data.test_images)]
+    return float(right.mean()), float(-log_probability.mean())
 
 
 class Convergence:
@@ -92,7 +111,8 @@ class Convergence:
 
     Args:
         read_data: reads the dataset; called inside the clock.
-        checkpoint: file to go on from if it is there, and to keep up to date.
+        batch_size: of the global batch.
+        checkpoint: file to go on from if rank 0 has it, and for rank 0 to keep up to date.
         checkpoint_seconds: longest time between two checkpoints; there is one after each epoch anyway.
     """
 
@@ -102,6 +122,7 @@ class Convergence:
         host_peak: Callable[[], int] = lambda: 0,
     ) -> None:  # fmt: skip
         self.backend, self.spec, self.batch_size, self.seed, self.stop = backend, spec, batch_size, seed, stop
+        self.group: Group = backend.group
         self.read_data, self.checkpoint, self.checkpoint_seconds = read_data, checkpoint, checkpoint_seconds
         self.meter, self.clock, self.progress, self.host_peak = meter, clock, progress, host_peak
         self.steps_per_epoch = spec.steps_per_epoch(batch_size)
@@ -114,12 +135,15 @@ class Convergence:
         """Train, from the checkpoint if there is one.
 
         Returns:
-            The convergence measurements of results.schema.json.
+            The convergence measurements of results.schema.json; rank 0's are the ones that count.
+
+        Raises:
+            RanksApart: the ranks' parameters differ at the end of an epoch.
         """
         self._begin()
         self.data = self.read_data()
         images, labels = self.data.train_images, self.data.train_labels
-        batches = TrainingBatches(self.spec, images, labels, self.batch_size, self.seed)
+        batches = TrainingBatches(self.spec, images, labels, self.batch_size, self.seed, self.group)
         with batches.prefetched(self.record.step) as prefetched:
             self.trainer = Trainer(
                 self.backend, self.spec, iter(prefetched), self.batch_size, self.clock, self.record.step
@@ -131,13 +155,15 @@ class Convergence:
 
     def _begin(self) -> None:
         """Take up the checkpoint or start afresh, and start the clock and the meter."""
-        if self.checkpoint.exists():
-            state, self.record = load_checkpoint(self.checkpoint)
+        if parallel.decided(self.group, self.checkpoint.exists()):
+            state, record = load_checkpoint(self.checkpoint) if self.group.rank == 0 else (None, Record())
+            self.record = Record(**parallel.agreed(self.group, asdict(record)))
             self.record.resumed += 1
-            self.backend.load_state(state)
+            self.backend.load_state(parallel.shared_arrays(self.group, state))
         else:
             self.record = Record()
             self.backend.load_params(params.initial(self.spec))
+        self.record.world_sizes.append(self.group.size)
         self.backend.reset_peak_memory()
         self.started = self.clock() - self.record.seconds
         self.last_checkpoint = self.clock()
@@ -163,10 +189,16 @@ class Convergence:
         record.step += 1
         if record.step % self.steps_per_epoch == 0:
             self._end_epoch(handle)
-        elif self.clock() - self.last_checkpoint >= self.checkpoint_seconds:
+        elif self._checkpoint_is_due():
             self._save()
         self.progress(record.step / self.total_steps, self._words())
         return handle
+
+    def _checkpoint_is_due(self) -> bool:
+        """Rank 0's clock says; other ranks can only be told a hundred times an epoch, as it holds all of them up."""
+        if self.group.size > 1 and self.record.step % self.loss_stride:
+            return False
+        return bool(parallel.decided(self.group, self.clock() - self.last_checkpoint >= self.checkpoint_seconds))
 
     def _words(self) -> str:
         rate = self.record.step * self.batch_size / max(self.clock() - self.started, 1e-9)
@@ -190,8 +222,14 @@ class Convergence:
         record = self.record
         self.backend.synchronize(handle)
         self._collect_losses()
+        if self.group.size > 1:
+            epoch = record.step // self.steps_per_epoch
+            checksum = params.fingerprint(self.backend.export_params())
+            parallel.check_same(self.group, checksum, f"parameters at the end of epoch {epoch}")
         start = self.clock()
-        top1, test_loss = evaluate(self.backend, self.data, self.spec.training.eval_batch_size)
+        done, words = record.step / self.total_steps, self._words()
+        size = self.spec.training.eval_batch_size
+        top1, test_loss = evaluate(self.backend, self.data, size, lambda: self.progress(done, words))
         record.evaluation_seconds += self.clock() - start
         record.epochs.append({
             "epoch": record.step // self.steps_per_epoch,
@@ -227,10 +265,11 @@ class Convergence:
             self._read_meter()
         self._note_memory()
         record.host_wait_seconds, self.trainer.host_wait = record.host_wait_seconds + self.trainer.host_wait, 0.0
-        state = self.backend.export_state()
-        record.seconds = self.clock() - self.started
-        record.checkpoint_seconds = spent + self.clock() - start  # the file cannot hold the time of its own writing
-        save_checkpoint(self.checkpoint, state, record)
+        if self.group.rank == 0:
+            state = self.backend.export_state()
+            record.seconds = self.clock() - self.started
+            record.checkpoint_seconds = spent + self.clock() - start  # the file cannot hold the time of its own writing
+            save_checkpoint(self.checkpoint, state, record)
         record.checkpoint_seconds = spent + self.clock() - start
         self.last_checkpoint = self.clock()
 
@@ -248,6 +287,7 @@ class Convergence:
         record, epochs = self.record, self._epochs_to_target()
         last = record.epochs[-1]  # the training ends with its last evaluation, not with the checkpoint behind it
         return {
+            "parallel": {"world_sizes": record.world_sizes} if max(record.world_sizes) > 1 else None,
             "batch_size": self.batch_size,
             "stop": self.stop,
             "target_top1": self.spec.training.target_top1,

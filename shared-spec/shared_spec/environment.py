@@ -78,6 +78,24 @@ def usable_cores() -> int:
     return min(physical, allowed)
 
 
+def take_core_share(part: int, parts: int) -> None:
+    """Keep this process, and the threads it will start, to part `part` of `parts` of its physical cores.
+
+    Without it each rank's thread pool would bind its threads to the same first cores. Only Linux lets a process choose.
+    """
+    if parts == 1 or not hasattr(os, "sched_setaffinity"):
+        return
+    cores: dict[tuple[int, int], set[int]] = {}
+    for cpu in os.sched_getaffinity(0):
+        topology = f"/sys/devices/system/cpu/cpu{cpu}/topology"
+        package, core = _first_line(f"{topology}/physical_package_id"), _first_line(f"{topology}/core_id")
+        cores.setdefault((int(package or 0), int(core or cpu)), set()).add(cpu)
+    share = len(cores) // parts
+    mine = sorted(cores)[part * share : (part + 1) * share]
+    if mine:  # with more ranks than cores the system decides
+        os.sched_setaffinity(0, set().union(*(cores[core] for core in mine)))
+
+
 def has_nvidia_driver() -> bool:
     """Whether an NVIDIA driver is installed, asked without any framework."""
     try:

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from shared_spec import parallel, params
 from shared_spec.backend import Backend, Batch, Handle, OutOfMemory
 from shared_spec.batches import HostBatch
 from shared_spec.energy import Meter
+from shared_spec.parallel import ALONE, Group
 from shared_spec.spec import MeasuringSpec, Profile, Spec
 
 Clock = Callable[[], float]
@@ -47,12 +49,17 @@ def as_rows(blocks: Iterable[Block]) -> list[list[float]]:
 
 @dataclass
 class Stepper:
-    """A repeatable piece of device work, and how to time it in blocks."""
+    """A repeatable piece of device work, and how to time it in blocks.
+
+    Where the work is shared by ranks, rank 0's clock decides for all of them, between blocks, how long the next one is
+    and whether there is one; they start it together.
+    """
 
     step: Callable[[], Handle]
     synchronize: Callable[..., None]
     rules: MeasuringSpec
     clock: Clock
+    group: Group = ALONE
 
     def block(self, steps: int) -> Block:
         start = self.clock()
@@ -69,17 +76,27 @@ class Stepper:
         """Run blocks until the last few agree, or for `max_seconds`; returns them and whether they agreed."""
         blocks = [self.block(self.rules.block_steps)]
         start = self.clock()
-        while not (steady := is_steady(blocks, self.rules)) and (spent := self.clock() - start) < max_seconds:
+
+        def wanted() -> int:
+            spent = self.clock() - start
             progress(spent / max_seconds, "warming up")
-            blocks.append(self.block(self.block_size(blocks[-1].step_seconds)))
-        return blocks, steady
+            going_on = not is_steady(blocks, self.rules) and spent < max_seconds
+            return self.block_size(blocks[-1].step_seconds) if going_on else 0
+
+        while count := parallel.decided(self.group, wanted()):
+            blocks.append(self.block(count))
+        return blocks, bool(parallel.decided(self.group, is_steady(blocks, self.rules)))
 
     def window(self, min_steps: int, min_seconds: float, step_seconds: float, progress: Progress) -> list[Block]:
         """Blocks until both bounds are met; `step_seconds` is what the warm-up saw."""
         blocks: list[Block] = []
         steps, seconds = 0, 0.0
-        while steps < min_steps or seconds < min_seconds:
-            blocks.append(self.block(self.block_size(step_seconds)))
+
+        def wanted() -> int:
+            return self.block_size(step_seconds) if steps < min_steps or seconds < min_seconds else 0
+
+        while count := parallel.decided(self.group, wanted()):
+            blocks.append(self.block(count))
             steps, seconds = steps + blocks[-1].steps, seconds + blocks[-1].seconds
             progress(min(steps / min_steps, seconds / min_seconds), f"{seconds / steps * 1e3:.4g} ms a step")
         return blocks
@@ -99,6 +116,8 @@ class Trainer:
     """Training steps in order: takes batches, hands them to the backend, keeps the first losses.
 
     Attributes:
+        batches: this rank's rows of each batch.
+        batch_size: of the global batch.
         trace: handles of the first losses and gradient norms, left on the device until asked for.
         host_wait: seconds spent waiting for the host to have a batch ready.
     """
@@ -141,10 +160,14 @@ def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress:
     The meter runs over the window, no more and no less.
 
     Returns:
-        The training measurements of results.schema.json; times in seconds.
+        The training measurements of results.schema.json; times in seconds. With several ranks they are this rank's,
+        and "parallel" has what all of them saw.
+
+    Raises:
+        RanksApart: the ranks' parameters differ at the end.
     """
     backend, clock = trainer.backend, trainer.clock
-    stepper = Stepper(trainer.step, backend.synchronize, trainer.spec.measuring, clock)
+    stepper = Stepper(trainer.step, backend.synchronize, trainer.spec.measuring, clock, backend.group)
     progress(0.0, "first step (compiles)")
     first = stepper.block(1)
     warmup, steady = stepper.warm_up(profile.warmup_max_seconds, lambda done, text: progress(0.3 * done, text))
@@ -164,6 +187,7 @@ def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress:
         samples.append(stepper.block(1).seconds)
         progress(0.8 + 0.2 * (i + 1) / profile.step_samples, "single steps")
     return {
+        "parallel": _of_all_ranks(backend, window, samples),
         "batch_size": trainer.batch_size,
         "first_step_seconds": first.seconds,
         "warmup_blocks": as_rows(warmup),
@@ -173,6 +197,22 @@ def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress:
         "energy": energy,
         "step_seconds": samples,
         "loss_trace": trainer.losses(),
+    }
+
+
+def _of_all_ranks(backend: Backend, window: list[Block], samples: list[float]) -> dict[str, Any] | None:
+    """What the ranks saw of the same steps, and that they have remained one; None where there is one rank."""
+    group = backend.group
+    if group.size == 1:
+        return None
+    parallel.check_same(group, params.fingerprint(backend.export_params()), "parameters after the training steps")
+    told = backend.communication() or {}
+    return {
+        "rank_window_blocks": parallel.gathered_values(group, as_rows(window)),
+        "rank_step_seconds": parallel.gathered_values(group, samples),
+        "communication_seconds": told.get("seconds"),
+        "overlapped_seconds": told.get("overlapped_seconds"),
+        "params_equal": True,
     }
 
 

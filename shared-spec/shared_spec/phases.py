@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import psutil
 
-from shared_spec import cifar100, conformance, energy, environment, harness, jsonio, params
+from shared_spec import cifar100, conformance, energy, environment, harness, jsonio, parallel, params
 from shared_spec.backend import Backend, OutOfMemory, Platform
 from shared_spec.batches import TrainingBatches
 from shared_spec.convergence import Convergence
@@ -27,6 +27,8 @@ from shared_spec.harness import Progress
 from shared_spec.max_batch import OUT_OF_MEMORY
 from shared_spec.spec import Profile, Spec, parse_spec
 
+PARALLEL = ("conformance", "training", "convergence")
+"""Phases that several ranks run together; the others measure one device."""
 REPEATED = ("training", "latency", "inference")
 """Phases that the profile repeats, each time in a new process and with the next seed; convergence has its own count."""
 WITH_MEMORY = (*REPEATED, "max_batch")
@@ -39,10 +41,14 @@ class Job:
 
     Attributes:
         spec: the whole spec as plain JSON values.
+        batch_size: of the global batch.
         data: folder of the real files, or None for the synthetic stand-in.
-        outcome: file that the process writes its outcome to; a checkpoint lies beside it.
+        outcome: file that the process writes its outcome to.
+        checkpoint: file that a full training keeps itself in.
         stop: whether a full training ends at the target or after all epochs.
         power_watts: what a wall meter showed, where the user read one.
+        ranks: how many processes run the phase together; each is handed the same job.
+        timeout: seconds of silence after which a rank is given up.
     """
 
     phase: str
@@ -57,8 +63,11 @@ class Job:
     data: str | None
     worker_env: dict[str, str]
     outcome: str
+    checkpoint: str
     stop: Literal["target", "epochs"] = "epochs"
     power_watts: float | None = None
+    ranks: int = 1
+    timeout: float = parallel.DEFAULT_TIMEOUT
 
     def write(self, path: Path) -> None:
         jsonio.write(path, asdict(self))
@@ -83,6 +92,10 @@ class Context:
 
     @cached_property
     def meter(self) -> energy.Meter:
+        if self.job.ranks > 1 and self.job.power_watts is None:
+            return energy.Unmetered(
+                "no meter of this system sees all ranks and nothing else; --power-watts takes what a wall meter shows"
+            )
         return energy.open_meter(self.job.device, self.job.power_watts, harness.monotonic)
 
     @contextlib.contextmanager
@@ -90,7 +103,8 @@ class Context:
         """A trainer at the initial weights, at this job's batch size and seed."""
         job, data = self.job, self.dataset()
         self.backend.load_params(params.initial(self.spec))
-        batches = TrainingBatches(self.spec, data.train_images, data.train_labels, job.batch_size, job.seed)
+        images, labels = data.train_images, data.train_labels
+        batches = TrainingBatches(self.spec, images, labels, job.batch_size, job.seed, self.backend.group)
         with batches.prefetched() as prefetched:
             yield harness.Trainer(self.backend, self.spec, iter(prefetched), job.batch_size, harness.monotonic)
 
@@ -123,7 +137,7 @@ def _convergence(context: Context) -> dict[str, Any]:
     job = context.job
     return Convergence(
         context.backend, context.spec, context.dataset, job.batch_size, job.seed, job.stop,
-        Path(job.outcome).with_suffix(".safetensors"), context.profile.checkpoint_seconds, context.meter,
+        Path(job.checkpoint), context.profile.checkpoint_seconds, context.meter,
         harness.monotonic, context.progress, host_peak_bytes,
     ).run()  # fmt: skip
 
@@ -176,24 +190,40 @@ def make_backend(platform: Platform, spec: Spec, device: str, precision: str, en
     Raises:
         UserError: the framework is not installed, or cannot run as asked on this machine.
     """
-    module, _, name = platform.backend.partition(":")
-    try:
-        backend_class = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise UserError(
-            f"{platform.backend} cannot be imported ({error}); run `make setup-{platform.make_target}` "
-            f"or `pip install -r requirements.lock` in {platform.folder}."
-        ) from error
-    backend: Backend = backend_class(spec, device, precision, engine)
+    backend: Backend = _imported(platform, platform.backend)(spec, device, precision, engine)
     return backend
 
 
-def _perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
-    """Run the phase; return its part of the outcome."""
+def connect(platform: Platform, device: str) -> parallel.Group:
+    """This process's group, connected through the platform's engine.
+
+    Raises:
+        UserError: the framework is not installed, or cannot connect ranks on this device.
+    """
+    group: parallel.Group = _imported(platform, platform.group)(device)
+    return group
+
+
+def _imported(platform: Platform, where: str) -> Any:
+    """What "module:name" names in a platform's package."""
+    module, _, name = where.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise UserError(
+            f"{where} cannot be imported ({error}); run `make setup-{platform.make_target}` "
+            f"or `pip install -r requirements.lock` in {platform.folder}."
+        ) from error
+
+
+def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
+    """Run the phase, alone or as one of its ranks; return its part of the outcome."""
     spec = parse_spec(job.spec, "the spec of this run")
     progress(0.0, "starting")
     before_model = psutil.Process().memory_info().rss
     backend = make_backend(platform, spec, job.device, job.precision, job.engine)
+    if job.phase in PARALLEL and backend.group.size != job.ranks:
+        raise UserError(f"{job.ranks} ranks were asked for, and {backend.group.size} came together.")
     context = Context(backend, spec, spec.profile(job.profile), job, progress)
     measurements = PHASES[job.phase](context)
     if job.phase in WITH_MEMORY:
@@ -202,7 +232,15 @@ def _perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]
             "host_peak": host_peak_bytes(),
             "host_before_model": before_model,
         }
-    return {"status": "ok", "reason": None, "backend": backend.describe(), "measurements": measurements}
+    described = backend.describe()
+    if job.ranks > 1:
+        described["details"] |= ranks_as_details(backend.group)
+    return {"status": "ok", "reason": None, "backend": described, "measurements": measurements}
+
+
+def ranks_as_details(group: parallel.Group) -> dict[str, Any]:
+    """A group among the details of a backend (results.schema.json: backend)."""
+    return {"ranks": group.size, **{f"ranks_{key}": value for key, value in group.describe().items()}}
 
 
 def failure(reason: str) -> dict[str, Any]:
@@ -226,9 +264,19 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _reporter(descriptor: int) -> Progress:
+def _die_with(pid: int) -> None:
+    """End this process when process `pid` is gone: the launcher between the two would not tell."""
+
+    def watch() -> None:
+        while psutil.pid_exists(pid):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _reporter(pipe: IO[str]) -> Progress:
     """A Progress that writes JSON lines to the parent, at most ten a second so that it costs nothing."""
-    pipe = os.fdopen(descriptor, "w", buffering=1)
     last = -math.inf
 
     def report(done: float, text: str) -> None:
@@ -247,19 +295,72 @@ EXIT_USER_ERROR = 3
 
 
 def main(platform: Platform, job_path: Path, event_descriptor: int) -> int:
-    """Body of a phase process; returns its exit status."""
+    """Body of the one process of a phase; returns its exit status."""
     _die_with_parent()
     job = Job.read(job_path)
     start = time.monotonic()
     try:
-        part = _perform(platform, job, _reporter(event_descriptor))
+        part = perform(platform, job, _reporter(os.fdopen(event_descriptor, "w", buffering=1)))
     except UserError as error:
         print(error, file=sys.stderr)
         return EXIT_USER_ERROR
-    except (OutOfMemory, MemoryError) as error:
-        part = failure(f"{OUT_OF_MEMORY}: {error}")
     except Exception as error:  # a phase that fails must not take the run with it; the log has the traceback
         traceback.print_exc()
-        part = failure(f"{type(error).__name__}: {error}")
+        part = failure(reason_of(error))
     jsonio.write(Path(job.outcome), outcome(job, time.monotonic() - start, part))
     return 0
+
+
+PARENT_ENV = "DEIT_BENCH_PARENT"
+"""Process id of the `run` that a rank belongs to."""
+
+
+def rank_report(job: Job, rank: int) -> Path:
+    """File in which a rank says why it failed."""
+    return Path(job.outcome).with_suffix(f".rank-{rank}")
+
+
+def main_of_rank(platform: Platform, job_path: Path, events: Path) -> int:
+    """Body of one of several processes of a phase; returns its exit status.
+
+    Rank 0 writes the outcome of a phase that succeeds. A rank that fails leaves its reason, and the parent puts
+    together what the ranks and the launcher say.
+    """
+    _die_with(int(os.environ[PARENT_ENV]))
+    job, world = Job.read(job_path), platform.world()
+    rank = world.rank
+    environment.take_core_share(world.local_rank, world.local_size)
+    start = time.monotonic()
+
+    def fail(reason: str, user_error: bool = False) -> None:
+        jsonio.write(rank_report(job, rank), {"reason": reason, "user_error": user_error})
+
+    watchdog = parallel.Watchdog(job.timeout, fail)
+    with events.open("w", buffering=1) as pipe:
+        pipe.write(json.dumps({"pid": os.getpid()}) + "\n")
+        report = _reporter(pipe) if rank == 0 else harness.silent
+
+        def progress(done: float, text: str) -> None:
+            watchdog.beat()
+            report(done, text)
+
+        try:
+            with watchdog.on_guard():
+                part = perform(platform, job, progress)
+        except UserError as error:
+            fail(str(error), user_error=True)
+            return EXIT_USER_ERROR
+        except Exception as error:
+            traceback.print_exc()
+            fail(reason_of(error))
+            return 1
+    if rank == 0:
+        jsonio.write(Path(job.outcome), outcome(job, time.monotonic() - start, part))
+    return 0
+
+
+def reason_of(error: Exception) -> str:
+    """Why a phase failed, as the outcome says it."""
+    if isinstance(error, OutOfMemory | MemoryError):
+        return f"{OUT_OF_MEMORY}: {error}"
+    return str(error) if isinstance(error, parallel.RanksApart) else f"{type(error).__name__}: {error}"

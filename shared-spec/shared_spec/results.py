@@ -18,8 +18,18 @@ def upgrade(result: dict[str, Any]) -> dict[str, Any]:
     for `problems` to say: an older file that was not stays so.
     """
     if result.get("schema_version") == "1.0":
-        result = {**result, "schema_version": "1.1"}
+        result = {"parallel": None, **result, "schema_version": "1.1"}
+        if isinstance(result.get("phases"), list):
+            result["phases"] = [_with_parallel(outcome) for outcome in result["phases"]]
     return result
+
+
+def _with_parallel(outcome: Any) -> Any:
+    """A phase of 1.0 with the fields of several ranks, which 1.0 did not have."""
+    shared = isinstance(outcome, dict) and outcome.get("phase") in ("training", "convergence")
+    if not shared or not isinstance(outcome.get("measurements"), dict):
+        return outcome
+    return {**outcome, "measurements": {"parallel": None, **outcome["measurements"]}}
 
 
 def problems(result: Any) -> list[tuple[str, str]]:

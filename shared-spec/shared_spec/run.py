@@ -2,6 +2,11 @@
 
 It imports no framework. What a phase found is on disk, whole or not at all, the moment the phase ends
 (results/.runs/KEY/), so that whatever is killed, running again goes on from there.
+
+A run of several ranks comes about in two ways. On one host `--nproc` has the parent start each parallel phase through
+the engine's launcher in place of a plain process (launch.py). On several, the user has the engine's launcher start
+`run` itself, once a rank: then the phases run in these processes, rank 0 is the parent, and the others do what it says
+(`follow`).
 """
 
 import fcntl
@@ -23,11 +28,12 @@ from typing import Any
 import numpy as np
 import psutil
 
-from shared_spec import cifar100, environment, jsonio, max_batch, params, phases, results
+from shared_spec import cifar100, environment, harness, jsonio, launch, max_batch, parallel, params, phases, results
 from shared_spec.backend import Platform
 from shared_spec.child import Ended, Limits, run_job
 from shared_spec.convergence import Stop, load_checkpoint
 from shared_spec.errors import UserError
+from shared_spec.parallel import ALONE, Group
 from shared_spec.phases import Job
 from shared_spec.screen import Screen
 from shared_spec.spec import Profile, Spec
@@ -47,6 +53,9 @@ class Request:
         largest_batch: no larger batch is tried.
         memory_share: part of the physical memory that a try may take where the device has none of its own.
         keep_weights: leave the final weights of each full training beside the result.
+        ranks: how many processes train together.
+        scaling: what grows with their number: nothing ("strong") or the global batch ("weak").
+        rank_timeout: seconds of silence after which a rank is given up.
     """
 
     platform: Platform
@@ -64,6 +73,21 @@ class Request:
     largest_batch: int = 65536
     memory_share: float = 0.7
     keep_weights: bool = False
+    ranks: int = 1
+    scaling: str = "strong"
+    rank_timeout: float = parallel.DEFAULT_TIMEOUT
+
+    @property
+    def batch_size(self) -> int:
+        """Of the global batch: what the spec says, for each rank where the scaling is weak."""
+        return self.spec.training.batch_size * (self.ranks if self.scaling == "weak" else 1)
+
+    @property
+    def planned_phases(self) -> tuple[str, ...]:
+        """The phases that can be run: with several ranks, those they share and the ceiling of one device."""
+        if self.ranks == 1:
+            return self.phases
+        return tuple(phase for phase in self.phases if phase in (*phases.PARALLEL, "ceiling"))
 
     @cached_property
     def profile(self) -> Profile:
@@ -188,10 +212,12 @@ class RunFolder:
         identity = [
             request.platform.name, request.engine, request.device, request.precision, request.spec.to_dict(),
             request.profile_name, request.phases, request.stop, request.power_watts, request.largest_batch,
-            request.memory_share, data_checksums, commit,
+            request.memory_share, data_checksums, commit, *([request.batch_size] if request.scaling == "weak" else []),
         ]  # fmt: skip
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         self.path = request.out / ".runs" / key
+        # Outcomes are of one number of ranks; a checkpoint of strong scaling is of any.
+        self.outcomes = self.path if request.ranks == 1 else self.path / f"ranks-{request.ranks}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -208,22 +234,26 @@ class RunFolder:
 
     def read(self, planned: Planned) -> dict[str, Any]:
         """The outcome of a phase that has ended, well or not."""
-        found: dict[str, Any] = jsonio.read(self.path / f"{planned.stem}.json")
+        found: dict[str, Any] = jsonio.read(self.outcomes / f"{planned.stem}.json")
         return found
 
     def outcome(self, planned: Planned) -> dict[str, Any] | None:
         """The finished outcome of a phase; None where it has none yet or failed."""
-        if not (self.path / f"{planned.stem}.json").exists():
+        if not (self.outcomes / f"{planned.stem}.json").exists():
             return None
         found = self.read(planned)
         return found if found["status"] == "ok" else None
+
+    def checkpoint(self, planned: Planned) -> Path:
+        """File that a full training keeps itself in, whatever the number of ranks."""
+        return self.path / f"{planned.phase}-{planned.repeat}.safetensors"
 
     def open_record(self, device: str, fresh: bool) -> dict[str, Any]:
         """Who this run is and how often it was taken up; kept from its first start on."""
         path = self.path / "run.json"
         if fresh:
-            for stale in [*self.path.glob("*.json"), *self.path.glob("*.safetensors")]:
-                stale.unlink()
+            for stale in [*self.path.glob("*.json"), *self.outcomes.glob("*.json"), *self.path.glob("*.safetensors")]:
+                stale.unlink(missing_ok=True)
         if path.exists():
             record: dict[str, Any] = jsonio.read(path)
             record["resumed"] += 1
@@ -242,15 +272,25 @@ class RunFolder:
         return record
 
     def clear(self) -> None:
-        shutil.rmtree(self.path)
+        """Remove what this run has no more use for; unfinished runs with another number of ranks keep theirs."""
+        others = [folder for folder in self.path.glob("ranks-*") if folder != self.outcomes]
+        if self.outcomes != self.path:
+            others += self.path.glob("[0-9]*.json")
+            shutil.rmtree(self.outcomes)
+        if not others:
+            shutil.rmtree(self.path)
 
 
 class Run:
-    """One run from plan to result."""
+    """One run from plan to result.
 
-    def __init__(self, request: Request, screen: Screen) -> None:
-        self.request, self.screen = request, screen
-        self.planned = plan(request.profile, request.phases)
+    Args:
+        group: the ranks, where a launcher has started this process as rank 0 of several.
+    """
+
+    def __init__(self, request: Request, screen: Screen, group: Group = ALONE) -> None:
+        self.request, self.screen, self.group = request, screen, group
+        self.planned = plan(request.profile, request.planned_phases)
         self.ended: set[Planned] = set()
 
     def execute(self) -> Path:
@@ -261,6 +301,7 @@ class Run:
         """
         data_path, warning = self._locate_data()
         dataset = cifar100.load(data_path, self.request.spec)
+        check_data(self.group, dataset)
         self.data = {"source": dataset.source, "checksums": dataset.checksums}
         self.folder = RunFolder(self.request, dataset.checksums)
         del dataset  # 180 MB that the phases need more
@@ -271,6 +312,7 @@ class Run:
             while missing := [p for p in self.planned if not self._has_ended(p)] or self._more_repeats():
                 for planned in missing:
                     self._run_phase(planned, data_path)
+            parallel.agreed(self.group, None)  # tells the other ranks that there is no more to do
             result = self._result()
             path = results.write(result, self.request.out)
             if self.request.keep_weights:
@@ -283,7 +325,7 @@ class Run:
         """Take the final weights of each full training out of its last checkpoint: timm's names, float32."""
         for planned in self.planned:
             if planned.phase == "convergence" and self.folder.outcome(planned):
-                state, _ = load_checkpoint(self.folder.path / f"{planned.stem}.safetensors")
+                state, _ = load_checkpoint(self.folder.checkpoint(planned))
                 weights = {name: state[f"param/{name}"] for name in params.shapes(self.request.spec)}
                 path = result.with_name(f"{result.stem}-{planned.repeat + 1}.safetensors")
                 params.save(weights, path)
@@ -299,6 +341,8 @@ class Run:
     def _show_plan(self) -> None:
         for text in self.warnings:
             self.screen.warn(text)
+        if left_out := [phase for phase in self.request.phases if phase not in self.request.planned_phases]:
+            self.screen.note(f"Left out, as they measure one device: {', '.join(left_out)}.")
         self._estimate_with(guessed_rate(self.request.device))
         finished = {p.title for p in self.planned if self.folder.outcome(p)}
         if finished:
@@ -308,7 +352,9 @@ class Run:
             )
         r = self.request
         self.screen.plan(
-            f"{r.platform.name} ({r.engine}) on {r.device}, {r.precision}, profile {r.profile_name}", finished
+            f"{r.platform.name} ({r.engine}) on {r.device}, {r.precision}, profile {r.profile_name}"
+            + (f", {r.ranks} ranks, global batch {r.batch_size}" if r.ranks > 1 else ""),
+            finished,
         )
 
     def _estimate_with(self, rate: float) -> None:
@@ -323,7 +369,7 @@ class Run:
         """Plan one more repeat of each repeated phase whose figure is not yet known closely enough."""
         profile, tolerance = self.request.profile, self.request.spec.measuring.interval_tolerance
         more: list[Planned] = []
-        for phase in self.request.phases:
+        for phase in self.request.planned_phases:
             done = [self.folder.read(p) for p in self.planned if p.phase == phase]
             if phase in FIGURES and 1 < profile.max_repeats > len(done) and all(o["status"] == "ok" for o in done):
                 figures = [FIGURES[phase](outcome["measurements"]) for outcome in done]
@@ -340,6 +386,7 @@ class Run:
 
     def _job(self, planned: Planned, data_path: Path | None, stem: str, batch_size: int) -> Job:
         r = self.request
+        ranks = r.ranks if planned.phase in phases.PARALLEL else 1
         return Job(
             phase=planned.phase,
             repeat=planned.repeat,
@@ -351,19 +398,28 @@ class Run:
             batch_size=batch_size,
             spec=r.spec.to_dict(),
             data=str(data_path) if data_path else None,
-            worker_env=r.platform.worker_env(r.device, r.engine),
-            outcome=str(self.folder.path.absolute() / f"{stem}.json"),
+            worker_env=r.platform.worker_env(
+                r.device, r.engine, ranks if self.group is ALONE else r.platform.world().local_size
+            ),
+            outcome=str(self.folder.outcomes.absolute() / f"{stem}.json"),
+            checkpoint=str(self.folder.checkpoint(planned).absolute()),
             stop=r.stop,
             power_watts=r.power_watts,
+            ranks=ranks,
+            timeout=r.rank_timeout,
         )
 
     def _run_phase(self, planned: Planned, data_path: Path | None) -> None:
         self.screen.phase_starts(planned.title)
         start = time.monotonic()
-        job = self._job(planned, data_path, planned.stem, self.request.spec.training.batch_size)
+        job = self._job(planned, data_path, planned.stem, self.request.batch_size)
         try:
             if planned.phase == "max_batch":
                 self._search_max_batch(planned, job, data_path)
+            elif self.group.size > 1:
+                self._run_here(job)
+            elif job.ranks > 1:
+                self._run_ranks(job)
             else:
                 self._run_job(job, Limits())
         finally:
@@ -385,6 +441,39 @@ class Run:
             failed = phases.failure(ended.describe(log))
             jsonio.write(path, phases.outcome(job, time.monotonic() - start, failed))
         return jsonio.read(path), ended
+
+    def _run_ranks(self, job: Job) -> None:
+        """Run a phase in several processes of this host."""
+        path = Path(job.outcome)
+        path.unlink(missing_ok=True)
+        start = time.monotonic()
+        job_path, log = path.with_suffix(".job"), path.with_suffix(".log")
+        reason = launch.run_ranks(self.request.platform, job, job_path, log, self.screen.progress)
+        if reason is not None:
+            jsonio.write(path, phases.outcome(job, time.monotonic() - start, phases.failure(reason)))
+
+    def _run_here(self, job: Job) -> None:
+        """Run a phase in this process, rank 0, and have the other ranks run it too.
+
+        Raises:
+            UserError: it failed; what has become of the other ranks is not known then.
+        """
+        start = time.monotonic()
+
+        def keep(part: dict[str, Any]) -> None:
+            jsonio.write(Path(job.outcome), phases.outcome(job, time.monotonic() - start, part))
+
+        if job.ranks > 1:
+            parallel.agreed(self.group, asdict(job))
+        try:
+            keep(run_here(self.request.platform, job, self.screen.progress, lambda why: keep(phases.failure(why))))
+        except UserError:
+            raise
+        except Exception as error:
+            keep(phases.failure(phases.reason_of(error)))
+            raise UserError(
+                f"{job.phase} failed: {phases.reason_of(error)}. Finished phases are kept; the same command goes on."
+            ) from error
 
     def _search_max_batch(self, planned: Planned, job: Job, data_path: Path | None) -> None:
         """Drive the search, a process a try; finished tries of an earlier process are kept."""
@@ -425,6 +514,18 @@ class Run:
             if other.phase == planned.phase:
                 self.screen.estimates[other.title] = seconds
 
+    def _parallel(self, outcomes: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """What connected the ranks, as the first phase that they shared says; None for one process."""
+        if self.request.ranks == 1:
+            return None
+        told = [outcome["backend"]["details"] for outcome in outcomes if outcome["backend"]]
+        found: dict[str, Any] = next((details for details in told if "ranks" in details), {})
+        return {
+            "world_size": self.request.ranks,
+            "scaling": self.request.scaling,
+            **{key: found.get(f"ranks_{key}") for key in ("engine", "transport", "hosts")},
+        }
+
     def _result(self) -> dict[str, Any]:
         r, outcomes = self.request, [self.folder.read(planned) for planned in self.planned]
         initial = params.initial(r.spec)
@@ -440,6 +541,7 @@ class Run:
             "engine": r.engine,
             "device": r.device,
             "precision": r.precision,
+            "parallel": self._parallel(outcomes),
             "profile": {"name": r.profile_name, "content": content["profiles"][r.profile_name]},
             "spec": {
                 "name": r.spec.name,
@@ -461,3 +563,41 @@ class Run:
             "warnings": environment.scrub(self.warnings),
             "phases": outcomes,
         }
+
+
+def run_here(
+    platform: Platform, job: Job, progress: harness.Progress, on_stall: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run a phase as one of the ranks, in this process, which ends itself when nothing moves for the timeout."""
+    watchdog = parallel.Watchdog(job.timeout, on_stall)
+
+    def beating(done: float, text: str) -> None:
+        watchdog.beat()
+        progress(done, text)
+
+    with watchdog.on_guard():
+        return phases.perform(platform, job, beating)
+
+
+def check_data(group: Group, dataset: cifar100.Dataset) -> None:
+    """Raise UserError, on all ranks alike, unless they have found the same data."""
+    try:
+        parallel.check_same(group, json.dumps([dataset.source, dataset.checksums]), "data")
+    except parallel.RanksApart as error:
+        raise UserError(f"{error}: put the same CIFAR-100 on all hosts, or give all --data synthetic.") from error
+
+
+def follow(request: Request, group: Group) -> None:
+    """What a rank other than 0 does: run the phases that rank 0 names, until it names no more.
+
+    Raises:
+        UserError: this rank has no data, or other data than rank 0.
+    """
+    try:
+        data_path = cifar100.locate(request.data, progress=False)
+    except cifar100.Unavailable:
+        data_path = None
+    check_data(group, cifar100.load(data_path, request.spec))
+    while (content := parallel.agreed(group, None)) is not None:
+        job = Job(**content | {"data": str(data_path) if data_path else None})
+        run_here(request.platform, job, harness.silent, lambda why: print(f"rank {group.rank}: {why}", file=sys.stderr))

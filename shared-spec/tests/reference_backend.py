@@ -15,6 +15,7 @@ import numpy as np
 from shared_spec import params as canonical
 from shared_spec import reference
 from shared_spec.batches import HostBatch
+from shared_spec.parallel import ALONE, Group, gathered
 from shared_spec.params import Params
 from shared_spec.spec import Spec
 
@@ -168,7 +169,13 @@ class Work:
 
 
 class ReferenceBackend:
-    """shared_spec.backend.Backend in NumPy; `clock` tells its own time."""
+    """shared_spec.backend.Backend in NumPy; `clock` tells its own time.
+
+    With a group it averages loss and gradients over the ranks before the clip.
+    """
+
+    group: Group = ALONE
+    averages = True
 
     def __init__(self, spec: Spec, device: str, precision: str, engine: str, fault: str = "none") -> None:
         self.fault = FAULTS[fault]
@@ -236,6 +243,9 @@ class ReferenceBackend:
             self.first_lr = lr = lr if self.first_lr is None else self.first_lr
         o = self.spec.optimizer
         loss, gradients = self._loss_and_gradients(batch)
+        loss = float(gathered(self.group, np.array(loss)).mean())
+        if self.averages:
+            gradients = {name: gathered(self.group, gradient).mean(0) for name, gradient in gradients.items()}
         clipped, norm = reference.clip(gradients, o.clip_norm)
         if self._is("clipped norm"):
             norm = min(norm, o.clip_norm)
@@ -272,6 +282,9 @@ class ReferenceBackend:
 
     def reset_peak_memory(self) -> None:
         """There is nothing to measure."""
+
+    def communication(self) -> dict[str, float] | None:
+        return None
 
     def memory(self) -> dict[str, int | None]:
         return {}

@@ -116,14 +116,14 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.02)
 
 
-def start_hanging(spec_file: Path, out: Path) -> tuple[subprocess.Popen[bytes], int]:
+def start_hanging(spec_file: Path, out: Path, *more: object) -> tuple[subprocess.Popen[bytes], int]:
     """A run whose training phase hangs; returns it and the phase's process id once ceiling is done."""
     line, environment = command(
-        "run", "--spec", spec_file, "--profile", "quick", "--data", "synthetic", "--out", out, "--phases", PHASES,
+        "run", "--spec", spec_file, "--profile", "quick", "--data", "synthetic", "--out", out, "--phases", PHASES, *more,
         FAKE_FAULT="hang:3",
     )  # fmt: skip
     parent = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: list(out.glob(".runs/*/01-training-0.job")) and children(parent.pid))
+    wait_for(lambda: list(out.glob(".runs/*/**/01-training-0.job")) and children(parent.pid))
     return parent, children(parent.pid)[0]
 
 

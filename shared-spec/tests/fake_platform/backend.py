@@ -1,21 +1,62 @@
 """A backend that costs nothing: its loss falls step by step, its logits count bright pixels.
 
 FAKE_FAULT makes a phase process misbehave, as "WHAT:COUNT": the WHATth kind of trouble at the COUNTth call of
-train_step. Kinds: oom, bug, kill (SIGKILL to itself), hang.
+train_step. Kinds: oom, bug, kill (SIGKILL to itself), hang, part (parameters that are only this rank's). With several
+ranks, which are processes that exchange files, it is rank FAKE_FAULT_RANK alone that misbehaves.
 """
 
 import os
 import signal
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared_spec import params as canonical
-from shared_spec.backend import OutOfMemory, Platform
+from shared_spec.backend import OutOfMemory, Platform, Start
 from shared_spec.errors import UserError
+from shared_spec.parallel import ALONE, Group, World
 from shared_spec.spec import Spec
+
+
+class FileGroup:
+    """Ranks that exchange files in a folder."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self.folder, self.rank, self.size, self.turn = folder, world.rank, world.size, 0
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": "fake", "transport": "files", "hosts": 1}
+
+    def all_gather(self, words: np.ndarray) -> np.ndarray:
+        assert words.dtype == np.int32
+        self.turn += 1
+        paths = [self.folder / f"{self.turn}-{rank}" for rank in range(self.size)]
+        paths[self.rank].with_suffix(".new").write_bytes(words.tobytes())
+        paths[self.rank].with_suffix(".new").rename(paths[self.rank])
+        while not all(path.exists() for path in paths):
+            time.sleep(0.001)
+        return np.stack([np.frombuffer(path.read_bytes(), np.int32) for path in paths])
+
+
+def world() -> World:
+    rank, size = int(os.environ.get("FAKE_RANK", 0)), int(os.environ.get("FAKE_SIZE", 1))
+    return World(rank, size, rank, size, 1)
+
+
+@cache
+def group(device: str) -> Group:
+    return FileGroup(Path(os.environ["FAKE_FOLDER"]), world()) if world().size > 1 else ALONE
+
+
+def launch(ranks: int, device: str, words: list[str]) -> list[Start]:
+    env = {"FAKE_FOLDER": tempfile.mkdtemp(prefix="fake-group"), "FAKE_SIZE": str(ranks)}
+    return [Start([sys.executable, *words], {**env, "FAKE_RANK": str(rank)}) for rank in range(ranks)]
 
 
 class FakeBackend:
@@ -27,6 +68,7 @@ class FakeBackend:
         if device != "cpu":
             raise UserError(f"--device {device}: there is no such device here.")
         self.spec, self.precision, self.engine = spec, precision, engine
+        self.group = group(device)
         self.on_work = on_work or (lambda kind: None)
         self.params: dict[str, np.ndarray] = {}
         self.steps = 0
@@ -70,8 +112,10 @@ class FakeBackend:
 
     def _misbehave(self) -> None:
         kind, _, when = os.environ.get("FAKE_FAULT", ":0").partition(":")
-        if self.steps != int(when):
+        if self.steps != int(when) or str(self.group.rank) not in os.environ.get("FAKE_FAULT_RANK", "0"):
             return
+        if kind == "part":
+            self.params["head.bias"] = self.params["head.bias"] + np.float32(1)
         if kind == "oom":
             raise OutOfMemory("fake memory is full")
         if kind == "bug":
@@ -110,6 +154,9 @@ class FakeBackend:
     def reset_peak_memory(self) -> None:
         self.on_work("reset_peak_memory")
 
+    def communication(self) -> dict[str, float] | None:
+        return None if self.group is ALONE else {"seconds": 0.002, "overlapped_seconds": 0.001}
+
     def memory(self) -> dict[str, int | None]:
         return {"fake_peak": 1 << 20, "fake_unknown": None}
 
@@ -122,5 +169,8 @@ PLATFORM = Platform(
     backend="fake_platform.backend:FakeBackend",
     devices=("cpu", "cuda"),
     engines=("fake",),
-    worker_env=lambda device, engine: {"FAKE_THREADS": "2"},
+    worker_env=lambda device, engine, ranks: {"FAKE_THREADS": "2"},
+    world=world,
+    group="fake_platform.backend:group",
+    launch=launch,
 )
