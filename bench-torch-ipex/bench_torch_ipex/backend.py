@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench_torch_ipex import onednn
 from bench_torch_ipex.model import DeiT
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
@@ -36,7 +37,6 @@ def _import_ipex() -> Any:
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    warnings.filterwarnings("ignore", message="JIT pass will be deprecated")
     # IPEX 2.8 registers its LayerNorm without an autograd kernel and torch warns at each backward pass. The
     # gradient is right all the same: the conformance phase checks that of every parameter.
     warnings.filterwarnings("ignore", message="aten::layer_norm: an autograd kernel was not registered")
@@ -72,11 +72,10 @@ class TorchBackend:
             _parameter_groups(self._model, o.weight_decay), betas=(o.beta1, o.beta2), eps=o.eps, fused=True
         )
         if self._ipex is not None:
-            # Weights stay plain float32: packing them was no faster in training and hides them from the optimiser.
+            # Weights stay plain float32: packed ones are hidden from the optimiser, and onednn.py packs for inference.
             self._model, self._optimizer = self._ipex.optimize(
                 self._model, optimizer=self._optimizer, dtype=torch.float32, inplace=True, weights_prepack=False
             )
-        self._inference: dict[int, Any] = {}
 
     def describe(self) -> dict[str, Any]:
         bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -86,7 +85,7 @@ class TorchBackend:
             "framework_version": torch.__version__,
             "engine": self.engine,
             "device": {"kind": "cpu", "name": cpuinfo.get_cpu_info().get("brand_raw", "unknown"), "count": 1},
-            "compile_mode": "training eager; inference " + ("torch.jit.trace, frozen" if self._ipex else "eager"),
+            "compile_mode": "eager",
             "precision": {
                 "requested": self.precision,
                 "effective": "bf16, computed in fp32 registers (no bf16 instructions)" if emulated else self.precision,
@@ -99,6 +98,9 @@ class TorchBackend:
                 "amx": torch.cpu._is_amx_tile_supported(),
                 "float32_matmul_precision": torch.get_float32_matmul_precision(),
                 "onednn": torch.backends.mkldnn.is_available(),
+                "linear_layers": "oneDNN, packed for inference"
+                if onednn.available(self._dtype)
+                else "PyTorch's choice",
                 "threads": torch.get_num_threads(),
             },
         }
@@ -161,7 +163,6 @@ class TorchBackend:
         except RuntimeError as error:
             raise _told_apart(error) from error
         self._optimizer.zero_grad(set_to_none=True)
-        self._inference.clear()
         return torch.stack((loss, norm))
 
     def gradients(self, batch: tuple[Tensor, Tensor]) -> dict[str, np.ndarray]:
@@ -171,24 +172,11 @@ class TorchBackend:
         return found
 
     def infer(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
-        images = batch[0]
         try:
             with torch.inference_mode(), self._autocast():
-                return self._inference_model(images)(images).float()
+                return self._model(batch[0]).float()
         except RuntimeError as error:
             raise _told_apart(error) from error
-
-    def _inference_model(self, images: Tensor) -> Any:
-        """The model as inference runs it: as it is, or packed and traced by IPEX for this batch size."""
-        if self._ipex is None:
-            return self._model
-        if len(images) not in self._inference:
-            model = DeiT(self.spec).eval()
-            model.load_state_dict(self._model.state_dict())
-            model = self._ipex.optimize(model, dtype=self._dtype, inplace=True)
-            with torch.no_grad(), self._autocast():
-                self._inference[len(images)] = torch.jit.freeze(torch.jit.trace(model, images, check_trace=False))
-        return self._inference[len(images)]
 
     def preprocess(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
         with torch.inference_mode():
@@ -206,7 +194,7 @@ class TorchBackend:
             a, b = (torch.randn(n, n, generator=generator).to(self._dtype) for _ in range(2))
             self._matmul_operands = {n: (a, b)}
         a, b = self._matmul_operands[n]
-        return a @ b
+        return onednn.product(a, b) if onednn.available(self._dtype) else a @ b.t()
 
     def reset_peak_memory(self) -> None:
         """The device is the host: the harness reads the process's high-water mark."""

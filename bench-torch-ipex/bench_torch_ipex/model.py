@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench_torch_ipex.onednn import Linear, attention
 from shared_spec.batches import interpolation_matrix
 from shared_spec.spec import ModelSpec, Spec
 
@@ -53,15 +54,15 @@ class Attention(nn.Module):
     def __init__(self, m: ModelSpec) -> None:
         super().__init__()
         self.heads = m.heads
-        self.qkv = nn.Linear(m.dim, 3 * m.dim)
-        self.proj = nn.Linear(m.dim, m.dim)
+        self.qkv = Linear(m.dim, 3 * m.dim)
+        self.proj = Linear(m.dim, m.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, d = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, D/H]
-        x = F.scaled_dot_product_attention(q, k, v)  # scale (D/H)^-0.5
-        return self.proj(x.transpose(1, 2).reshape(b, n, d))
+        x = attention(q, k, v).transpose(1, 2)  # [B, N, H, D/H]
+        return self.proj(x.reshape(b, n, d))
 
 
 class Mlp(nn.Module):
@@ -69,8 +70,8 @@ class Mlp(nn.Module):
 
     def __init__(self, m: ModelSpec) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(m.dim, m.mlp_dim)
-        self.fc2 = nn.Linear(m.mlp_dim, m.dim)
+        self.fc1 = Linear(m.dim, m.mlp_dim)
+        self.fc2 = Linear(m.mlp_dim, m.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -103,7 +104,7 @@ class DeiT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, m.tokens, m.dim))
         self.blocks = nn.ModuleList([Block(m) for _ in range(m.depth)])
         self.norm = LayerNorm(m.dim, m.layer_norm_eps)
-        self.head = nn.Linear(m.dim, m.classes)
+        self.head = Linear(m.dim, m.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patch_embed(self.preprocess(images))  # [B, G*G, D]

@@ -1,0 +1,85 @@
+"""Linear layers and attention on oneDNN, for CPUs that PyTorch's own choice of kernels leaves behind.
+
+PyTorch hands float32 products to MKL, which keeps to AVX2 on processors that are not Intel's: half of what an AVX-512
+core can do. oneDNN asks the processor what it has. docs/performance.md has the figures.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@cache
+def available(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies this type here: PyTorch for macOS has no oneDNN, and old CPUs no bfloat16 in it."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b: [..., K], [M, K] (or packed), [M] -> [..., M]."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
+    return result
+
+
+class _Product(torch.autograd.Function):
+    """`product` with gradients, all three products of a linear layer on oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        of_rows, rows = gradient.flatten(0, -2), x.flatten(0, -2)  # [R, M], [R, K]
+        return product(gradient, weight.t()), _weight_gradient(of_rows, rows), of_rows.sum(0)
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """[R, M], [R, K] -> [M, K]; oneDNN copies the transposed first operand of a float32 product: the smaller one here."""
+    if x.dtype == torch.bfloat16:
+        return gradient.t() @ x  # on oneDNN anyway, and without the copy
+    return product(gradient.t(), x.t()) if gradient.shape[1] <= x.shape[1] else product(x.t(), gradient.t()).t()
+
+
+class Linear(nn.Linear):
+    """nn.Linear on oneDNN; without gradients the weight is packed once for as long as it and the shapes stay."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self._packed: tuple[Any, Tensor | None] = (None, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if not available(dtype):
+            return super().forward(x)
+        x, bias = x.to(dtype), self.bias.to(dtype)
+        if torch.is_grad_enabled():
+            result: Tensor = _Product.apply(x, self.weight.to(dtype), bias)
+            return result
+        return product(x, self._pack(dtype, x.shape[:-1].numel()), bias)
+
+    def _pack(self, dtype: torch.dtype, rows: int) -> Tensor:
+        """The weight in the layout that oneDNN prefers for a product with this many rows."""
+        key = (self.weight._version, dtype, rows)
+        if self._packed[0] != key:
+            weight = self.weight.detach().to(dtype)
+            self._packed = (key, torch.ops.mkldnn._reorder_linear_weight(weight, rows))
+        return self._packed[1]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v: three [B, H, N, D] -> [B, H, N, D].
+
+    In bfloat16 written out, as batched products on oneDNN: PyTorch's flash kernel took two and a half times as long.
+    """
+    if q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return scores.softmax(-1) @ v  # PyTorch's softmax keeps its sums in float32

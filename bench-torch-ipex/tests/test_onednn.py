@@ -1,0 +1,57 @@
+"""oneDNN's linear layer and the written-out attention against PyTorch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench_torch_ipex import onednn
+
+needs_onednn = pytest.mark.skipif(not onednn.available(torch.float32), reason="this PyTorch has no oneDNN")
+SHAPES = [(24, 16), (16, 24), (16, 16)]
+"""Both orders of the two sides: the gradient of the weight transposes the smaller one."""
+
+
+@pytest.fixture
+def rows() -> torch.Tensor:
+    return torch.randn(3, 5, 24, generator=torch.Generator().manual_seed(0))
+
+
+@needs_onednn
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+def test_values_and_gradients_are_those_of_a_linear_layer(rows: torch.Tensor, inputs: int, outputs: int) -> None:
+    layer = onednn.Linear(inputs, outputs)
+    x, y = (rows[..., :inputs].clone().requires_grad_() for _ in range(2))
+    weight, bias = (p.detach().clone().requires_grad_() for p in (layer.weight, layer.bias))
+    layer(x).square().sum().backward()
+    F.linear(y, weight, bias).square().sum().backward()
+    for ours, theirs in ((x, y), (layer.weight, weight), (layer.bias, bias)):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-4)
+
+
+@needs_onednn
+def test_packed_weights_follow_a_change(rows: torch.Tensor) -> None:
+    layer = onednn.Linear(24, 16)
+    with torch.inference_mode():
+        before = layer(rows)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(rows), F.linear(rows, layer.weight, layer.bias))
+        assert (layer(rows) - before).abs().max() > 0.1
+        torch.testing.assert_close(layer(rows[:1]), layer(rows)[:1])  # another number of rows is packed anew
+
+
+def test_without_onednn_the_layer_is_pytorchs(rows: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "available", lambda dtype: False)
+    monkeypatch.setattr(onednn, "product", None)
+    layer = onednn.Linear(24, 16)
+    torch.testing.assert_close(layer(rows), F.linear(rows, layer.weight, layer.bias))
+
+
+def test_attention_in_bf16_is_attention() -> None:
+    q, k, v = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
+    expected = F.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(onednn.attention(q, k, v), expected)
+    found = onednn.attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0.03, atol=0.03)
