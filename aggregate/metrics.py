@@ -9,7 +9,10 @@ import numpy as np
 
 from aggregate.hardware import hardware_of
 from aggregate.reading import Result
+from shared_spec import stability
 from shared_spec.prices import JOULES_PER_KWH, Prices
+from shared_spec.stability import drift as drift
+from shared_spec.stability import step_rate as step_rate
 
 PHASES = ("conformance", "training", "latency", "inference", "max_batch", "convergence", "ceiling")
 """In the order of the tables."""
@@ -49,28 +52,54 @@ METRICS = (
     Metric("step_median", "training", "Step time, median", "ms", 4, "single training steps, each waited for"),
     Metric("step_p90", "training", "Step time, p90", "ms", 4, "the same steps"),
     Metric("first_step", "training", "First step, with compilation", "s", 3, "not part of the throughput"),
+    Metric("startup", "training", "Start of the process to first step", "s", 3,
+           "starting Python, importing framework and harness, reading data, loading weights; the first step itself, "
+           "with its compilation, comes after it"),
     Metric("peak_memory", "training", "Peak memory, training", "GiB", 3,
            "of the process or of its device, as the note says; different kinds do not compare"),
     Metric("device_peak", "training", "  device, peak in use", "GiB", 3,
            "of the framework's allocations on the device; caches and what is merely reserved are not in it"),
     Metric("device_active", "training", "  device, in use at the end", "GiB", 3, "of the framework's allocations"),
     Metric("device_cache", "training", "  device, kept for reuse", "GiB", 3, "freed memory in MLX's cache, at the end"),
+    Metric("device_process", "training", "  device, all of the process", "GiB", 3,
+           "what the NVIDIA driver books on the process at the end: reserves, context and loaded code are in it"),
     Metric("host_peak", "training", "  process, peak resident", "GiB", 3, "high-water resident set of the process"),
-    Metric("host_before_model", "training", "  process, before the model", "GiB", 3,
-           "resident set with the framework loaded and no model built"),
+    Metric("host_before_framework", "training", "  process, before the framework", "GiB", 3,
+           "resident set before the framework was imported"),
+    Metric("host_before_model", "training", "  process, before the weights", "GiB", 3,
+           "resident set with the framework imported and its backend built, before weights, data and activations"),
+    Metric("host_loader", "training", "  process, the loader's share", "GiB", 3,
+           "of the resident set: the data set and the batches made ahead of need, by the size of their arrays"),
+    Metric("footprint_peak", "training", "  process, peak footprint", "GiB", 3,
+           "high-water footprint on macOS: resident, compressed and Metal's memory"),
     Metric("power", "training", "Power, training", "W", 3,
            "joules / seconds over exactly the window of the throughput; the note says of what, and meters that cover "
            "different things do not compare"),
     Metric("energy_per_image", "training", "Energy per image, training", "J", 3, "joules / images over that window"),
     Metric("idle_power", "training", "Power, idle", "W", 3, "before the training, model built and nothing running"),
-    Metric("host_wait", "training", "Waiting for data", "%", 4, "part of the window with no batch ready"),
+    Metric("device_wait", "training", "Device waiting for the host", "%", 4,
+           "what steps on fresh batches take longer than steps on one batch that stays on the device, measured in turns "
+           "after the window; the harness means to stay below 2 %, and what is below zero is noise"),
+    Metric("host_wait", "training", "Host: waiting for a batch", "%", 4,
+           "part of the window; the device may have had work meanwhile"),
+    Metric("host_transfer", "training", "Host: moving a batch", "%", 4, "part of the window"),
+    Metric("host_dispatch", "training", "Host: dispatching", "%", 4,
+           "part of the window; where the device is the host, the work itself"),
+    Metric("host_drain", "training", "Host: waiting for the device", "%", 4, "part of the window, at its synchronisations"),
     Metric("drift", "training", "Drift of step time", "%", 4,
            "last third of the window against the first; positive is slower"),
+    Metric("training_variation", "training", "Spread of step time", "%", 3,
+           "coefficient of variation of the window's blocks"),
+    Metric("training_interval", "training", "Throughput known to, within a process", "%", 2,
+           "half the width of its 95 % bootstrap interval over the window's blocks; what differs between processes is "
+           "not in it"),
     Metric("latency_median", "latency", "Latency, median", "ms", 4,
            "batch 1, image in host memory to logits in host memory"),
     Metric("latency_p90", "latency", "Latency, p90", "ms", 4, "the same samples"),
     Metric("latency_p95", "latency", "Latency, p95", "ms", 4, "the same samples"),
     Metric("latency_p99", "latency", "Latency, p99", "ms", 4, "the same samples"),
+    Metric("latency_interval", "latency", "Median known to, within a process", "%", 2,
+           "half the width of its 95 % interval by order statistics"),
     Metric("latency_samples", "latency", "Latency samples", "", 4, "in each repeat; the median of the repeats"),
     Metric("device_latency_median", "latency", "Latency on the device, median", "ms", 4,
            "batch 1, image on the device to logits on the device"),
@@ -129,8 +158,12 @@ PARTS_OF_MEMORY = {
     "device_peak": ("mlx_peak", "tf_peak"),
     "device_active": ("mlx_active", "tf_current"),
     "device_cache": ("mlx_cache",),
+    "device_process": ("nvml_process",),
     "host_peak": ("host_peak",),
+    "host_before_framework": ("host_before_framework",),
     "host_before_model": ("host_before_model",),
+    "host_loader": ("host_loader",),
+    "footprint_peak": ("footprint_peak",),
 }
 """Names under which a result may have each detail of its memory."""
 PER_BATCH = ("inference_throughput", "batch_throughput", "batch_memory")
@@ -173,20 +206,9 @@ def _steps(blocks: Blocks) -> int:
     return int(sum(steps for steps, _ in blocks))
 
 
-def step_rate(blocks: Blocks) -> float:
-    """Steps per second over all the blocks: all steps by all seconds, never a mean of rates."""
-    return _steps(blocks) / math.fsum(seconds for _, seconds in blocks)
-
-
 def block_rates(measured: Measured) -> list[float]:
     """Training images/s of each block of the window: its spread."""
     return [measured["batch_size"] * steps / seconds for steps, seconds in measured["window_blocks"]]
-
-
-def drift(blocks: Blocks) -> float | None:
-    """Change of the time a step takes from the first third of the blocks to the last; None for fewer than three."""
-    third = len(blocks) // 3
-    return step_rate(blocks[:third]) / step_rate(blocks[-third:]) - 1 if third else None
 
 
 def ceiling_rates(measured: Measured) -> dict[int, float]:
@@ -218,14 +240,10 @@ def _conformance(measured: Measured, result: Result, prices: Prices) -> Iterator
 
 def _training(measured: Measured, result: Result, prices: Prices) -> Iterator[Figure]:
     blocks = measured["window_blocks"]
-    n, seconds, change = _steps(blocks), math.fsum(s for _, s in blocks), drift(blocks)
+    n, seconds = _steps(blocks), math.fsum(s for _, s in blocks)
+    found = stability.of_window(blocks, measured["steady"], result.spec.measuring)
     throughput = measured["batch_size"] * step_rate(blocks)
-    notes = []
-    if not measured["steady"]:
-        notes.append("step times had not become steady when the window began")
-    if change is not None and abs(change) > result.spec.measuring.drift_tolerance:
-        notes.append(f"step times drifted over the window by {change:+.1%}")
-    yield Figure("training_throughput", throughput, n, notes=tuple(notes))
+    yield Figure("training_throughput", throughput, n, notes=found.objections)
     yield _efficiency(throughput, n, result)
     yield _percentile("step_median", measured["step_seconds"], 50)
     yield _percentile("step_p90", measured["step_seconds"], 90)
@@ -233,11 +251,59 @@ def _training(measured: Measured, result: Result, prices: Prices) -> Iterator[Fi
     yield _peak_memory("peak_memory", measured["memory"], result)
     yield from _parts_of_memory(measured["memory"], result)
     yield from _power(measured, seconds, n * measured["batch_size"])
+    yield _device_wait(measured["feeding_blocks"])
     yield Figure("host_wait", 100 * measured["window_host_wait_seconds"] / seconds, n)
-    if change is None:
-        yield Figure("drift", math.nan, n, reason="the window has fewer than three blocks")
-    else:
-        yield Figure("drift", 100 * change, n)
+    yield from _host_seconds(measured["window_host_seconds"], seconds, n)
+    for metric, share in (("drift", found.drift), ("training_variation", found.variation)):
+        if share is None:
+            yield Figure(metric, math.nan, n, reason="the window has fewer than three blocks")
+        else:
+            yield Figure(metric, 100 * share, n)
+    yield _half_interval("training_interval", stability.window_interval(blocks), step_rate(blocks), n)
+
+
+FED_ENOUGH = 2.0
+"""Per cent of the time up to which a device that waits for the host is none of the reader's concern."""
+
+
+def _device_wait(rows: list[list[float]] | None) -> Figure:
+    """What steps on fresh batches take longer than steps on a resident one, per cent of the former."""
+    if rows is None:
+        return Figure("device_wait", math.nan, 0, reason="format 1.0 did not record it")
+    steps, fed, resident = (math.fsum(column) for column in zip(*rows, strict=True))
+    share = 100 * (1 - resident / fed)
+    mark = (f"more than {FED_ENOUGH:g} %: the host is too slow for this device",) if share > FED_ENOUGH else ()
+    return Figure("device_wait", share, int(steps), notes=mark)
+
+
+def _host_seconds(host: dict[str, float] | None, seconds: float, n: int) -> Iterator[Figure]:
+    """What else the host spent the window on, per cent of it."""
+    for metric, name in (("host_transfer", "transfer"), ("host_dispatch", "dispatch"), ("host_drain", "drain")):
+        if host is None:
+            yield Figure(metric, math.nan, n, reason="format 1.0 did not record it")
+        else:
+            yield Figure(metric, 100 * host[name] / seconds, n)
+
+
+def _half_interval(metric: str, interval: tuple[float, float] | None, centre: float, n: int) -> Figure:
+    """Half the width of an interval, per cent of what lies in it."""
+    if interval is None:
+        return Figure(metric, math.nan, n, reason=f"{n:,} steps or samples are too few for an interval")
+    return Figure(metric, 50 * (interval[1] - interval[0]) / centre, n)
+
+
+def _startup(outcome: Measured) -> Figure:
+    """From the start of a training process to its first step."""
+    parts = outcome["startup"]
+    if parts is None or None in parts.values():
+        return Figure("startup", math.nan, 0, reason="not recorded: a run of format 1.0, or of several hosts")
+    words = (
+        ("interpreter and harness", "process"),
+        ("framework and model", "backend"),
+        ("data and weights", "preparation"),
+    )
+    note = ", ".join(f"{name} {parts[f'{key}_seconds']:.1f} s" for name, key in words)
+    return Figure("startup", math.fsum(parts.values()), 1, notes=(note,))
 
 
 def _efficiency(throughput: float, n: int, result: Result) -> Figure:
@@ -301,6 +367,8 @@ def _latency(measured: Measured, result: Result, prices: Prices) -> Iterator[Fig
     for q, name in ((50, "latency_median"), (90, "latency_p90"), (95, "latency_p95"), (99, "latency_p99")):
         figure = _percentile(name, samples, q)
         yield Figure(figure.metric, figure.value, figure.n, notes=unsteady, reason=figure.reason)
+    interval = stability.quantile_interval(samples, 0.5)
+    yield _half_interval("latency_interval", interval, float(np.median(samples)), len(samples))
     yield Figure("latency_samples", len(samples), len(samples))
     yield _percentile("device_latency_median", measured["device_only_seconds"], 50)
 
@@ -309,8 +377,8 @@ def _inference(measured: Measured, result: Result, prices: Prices) -> Iterator[F
     figures = []
     for size in measured["sizes"]:
         batch, blocks = int(size["batch_size"]), size["window_blocks"]
-        unsteady = () if size["steady"] else ("not steady when the window began",)
-        figures.append(Figure("inference_throughput", batch * step_rate(blocks), _steps(blocks), batch, unsteady))
+        notes = stability.of_window(blocks, size["steady"], result.spec.measuring).objections
+        figures.append(Figure("inference_throughput", batch * step_rate(blocks), _steps(blocks), batch, notes))
     best = max(figures, key=lambda figure: figure.value)
     yield Figure("inference_best", best.value, best.n, notes=(f"at batch {best.batch_size:,}", *best.notes))
     yield from figures
@@ -519,6 +587,7 @@ def derive(result: Result, prices: Prices) -> list[Figure]:
         for outcome in outcomes:
             if outcome["status"] == "ok":
                 figures += map(_finite, DERIVE[phase](outcome["measurements"], result, prices))
+                figures += [_startup(outcome)] if phase == "training" else []
             else:
                 figures += _missing(phase, f"the {phase} phase failed: {outcome['reason']}")
     return figures

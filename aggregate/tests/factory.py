@@ -67,11 +67,17 @@ def _conformance(passed: bool) -> dict[str, Any]:
 
 def _memory(platform: str, peak: int) -> dict[str, int | None]:
     device: dict[str, dict[str, int | None]] = {
-        "mlx": {"mlx_peak": peak // 2, "mlx_active": peak // 4, "mlx_cache": 0},
-        "tf-cuda": {"tf_peak": peak // 2, "tf_current": None},
+        "mlx": {"mlx_peak": peak // 2, "mlx_active": peak // 4, "mlx_cache": 0, "footprint_peak": peak},
+        "tf-cuda": {"tf_peak": peak // 2, "tf_current": None, "nvml_process": peak},
         "torch-ipex": {},
     }
-    return {**device[platform], "host_peak": peak, "host_before_model": peak // 8}
+    host = {
+        "host_peak": peak,
+        "host_before_framework": peak // 64,
+        "host_before_model": peak // 8,
+        "host_loader": 2**27,
+    }
+    return {**device[platform], **host}
 
 
 def _energy(watts: float, seconds: float) -> dict[str, Any]:
@@ -98,6 +104,11 @@ def _training(rng: np.random.Generator, spec: Spec, platform: str, speed: float,
         "steady": True,
         "window_blocks": window,
         "window_host_wait_seconds": 0.003 * sum(seconds for _, seconds in window),
+        "window_host_seconds": {
+            name: share * sum(seconds for _, seconds in window)
+            for name, share in (("wait", 0.003), ("transfer", 0.002), ("dispatch", 0.1), ("drain", 0.85))
+        },
+        "feeding_blocks": [[10, 10.05 * step, 10 * step] for _ in range(4)],
         "step_seconds": [step * float(np.exp(rng.normal(0.01, 0.02))) for _ in range(30)],
         "idle": {**_energy(40.0, 3.0), "seconds": 3.0},
         "energy": _energy(150.0, sum(seconds for _, seconds in window)),
@@ -279,6 +290,10 @@ def make_result(
                     "status": "failed" if reason else "ok",
                     "reason": reason,
                     "seconds": 1e6 if phase == "convergence" else 3600.0,
+                    "startup": None
+                    if reason
+                    else {"process_seconds": 0.4, "backend_seconds": 2.5, "preparation_seconds": 0.6},
+                    "conditions": {"cpu_foreign_share": 0.01, "cpu_stolen_share": 0.0, "swap_grown_bytes": 0},
                     "worker_env": {"OMP_NUM_THREADS": str(cores)},
                     "backend": None if reason else backend,
                     "measurements": None if reason else measure[phase](seed),

@@ -81,6 +81,45 @@ def test_host_wait_is_a_share_of_the_window() -> None:
     assert found["host_wait"].value == pytest.approx(25.0)
 
 
+def test_a_device_that_waits_for_the_host_is_told_and_marked() -> None:
+    found = with_training(feeding_blocks=[[10, 2.0, 1.9], [10, 2.0, 1.7]])["device_wait"]
+    assert found.value == pytest.approx(10.0)
+    assert found.n == 20
+    assert "more than 2 %" in found.notes[0]
+    fed = with_training(feeding_blocks=[[10, 2.0, 1.97]])["device_wait"]
+    assert fed.value == pytest.approx(1.5)
+    assert not fed.notes
+    assert "1.0 did not record" in with_training(feeding_blocks=None)["device_wait"].reason
+
+
+def test_what_the_host_did_in_the_window() -> None:
+    host = {"wait": 0.1, "transfer": 0.2, "dispatch": 0.6, "drain": 3.0}
+    found = with_training(window_blocks=[[1, 2.0], [1, 2.0]], window_host_seconds=host)
+    assert [found[f"host_{name}"].value for name in ("transfer", "dispatch", "drain")] == pytest.approx([5, 15, 75])
+    assert "1.0 did not record" in with_training(window_host_seconds=None)["host_drain"].reason
+
+
+def test_start_of_a_process_is_the_sum_of_its_parts() -> None:
+    content = make_result()
+    training = next(o for o in content["phases"] if o["phase"] == "training")
+    training["startup"] = {"process_seconds": 0.5, "backend_seconds": 2.0, "preparation_seconds": 1.0}
+    found = figures(content)["startup"]
+    assert found.value == pytest.approx(3.5)
+    assert found.notes == ("interpreter and harness 0.5 s, framework and model 2.0 s, data and weights 1.0 s",)
+    training["startup"] = None
+    assert "not recorded" in figures(content)["startup"].reason
+
+
+def test_spread_and_intervals() -> None:
+    found = with_training(window_blocks=[[10, 10.0], [5, 10.0], [1, 3.0]])
+    assert found["training_variation"].value == pytest.approx(50.0)
+    assert any("uneven" in note for note in found["training_throughput"].notes)
+    assert "too few" in found["training_interval"].reason
+    even = with_training(window_blocks=[[10, 1.0], [10, 1.02]] * 10)
+    assert 0.2 < even["training_interval"].value < 0.8  # 1 % / sqrt(20) x 1.96
+    assert 0 < figures(make_result())["latency_interval"].value < 1
+
+
 def test_ceiling_and_efficiency() -> None:
     content = make_result()
     sizes = [{"n": 1000, "blocks": [[10, 0.02]]}, {"n": 2000, "blocks": [[1, 0.004], [3, 0.012]]}]
@@ -152,7 +191,7 @@ def test_what_was_not_measured_has_a_reason_and_no_value(phase: str) -> None:
             assert absent[metric.key].reason == f"the {phase} phase was not run"
             assert math.isnan(failed[metric.key].value)
             assert failed[metric.key].reason == f"the {phase} phase failed: killed by SIGKILL"
-        elif metric.key not in ("efficiency", "cost_to_target", "cost_full", *PER_BATCH):
+        elif metric.key not in ("efficiency", "cost_to_target", "cost_full", "device_process", *PER_BATCH):
             assert math.isfinite(absent[metric.key].value), metric.key
 
 

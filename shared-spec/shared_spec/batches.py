@@ -111,6 +111,12 @@ class TrainingBatches:
             raise ValueError(f"{len(self.images)} images for {spec.data.train_images} in batches of {batch_size}")
         self._epoch = -1
 
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of this rank's rows of a batch on the host: images as uint8, targets as float32."""
+        rows: int = self.rows.stop - self.rows.start
+        return rows * (int(self.images[0].nbytes) + 4 * self.spec.model.classes)
+
     def _start_epoch(self, epoch: int) -> None:
         n = len(self.images)
         self._order = np.argsort(random_bits(self.seed, "order", epoch, n), kind="stable")

@@ -1,20 +1,21 @@
 """Starting a phase process, watching over it, and telling why it ended."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import psutil
 
 from shared_spec.backend import Platform
+from shared_spec.harness import Progress
 from shared_spec.phases import Job
 
 
@@ -93,20 +94,20 @@ class _Guard(threading.Thread):
             time.sleep(0.1)
 
 
-def _follow(events: IO[str], progress: Callable[[float, str], None]) -> None:
+def _follow(events: IO[str], progress: Progress) -> None:
     for line in events:
         try:
             event = json.loads(line)
-            progress(float(event["done"]), str(event["text"]))
-        except (ValueError, KeyError, TypeError):
+            done, text = float(event["done"]), str(event["text"])
+            figures = {str(name): float(value) for name, value in event["figures"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a line cut short by a kill
+        progress(done, text, **{name: value for name, value in figures.items() if math.isfinite(value)})
 
 
-def run_job(
-    platform: Platform, job: Job, job_path: Path, log: Path, progress: Callable[[float, str], None], limits: Limits
-) -> Ended:
+def run_job(platform: Platform, job: Job, job_path: Path, log: Path, progress: Progress, limits: Limits) -> Ended:
     """Run one phase process to its end, passing its progress on; it dies with this process, whatever happens."""
-    job.write(job_path)
+    replace(job, started=time.monotonic()).write(job_path)
     kills = _out_of_memory_kills()
     reading, writing = os.pipe()
     command = [sys.executable, "-m", platform.package, "_phase", str(job_path), str(writing)]

@@ -20,10 +20,15 @@ from rich.table import Table
 from shared_spec import environment, jsonio, parallel, params, phases, run
 from shared_spec.backend import Platform
 from shared_spec.errors import UserError
-from shared_spec.screen import Screen
+from shared_spec.screen import Display, JsonEvents, Screen
 from shared_spec.spec import PRECISIONS, load_spec
 
 Command = Callable[..., Any]
+
+STOPPED = (
+    "Stopped. Finished phases are kept, and so is a full training up to its last checkpoint; "
+    "the same command goes on from there."
+)
 
 
 class _Group(click.Group):
@@ -35,7 +40,7 @@ class _Group(click.Group):
         except UserError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("\nStopped. Finished phases are kept; the same command goes on from there.", err=True)
+            click.echo(f"\n{STOPPED}", err=True)
             sys.exit(130)
 
 
@@ -132,31 +137,43 @@ def _run_command(platform: Platform) -> click.Command:
         "--rank-timeout", type=click.FloatRange(1), default=parallel.DEFAULT_TIMEOUT, show_default=True,
         help="Seconds of silence after which a process of several is given up.",
     )  # fmt: skip
+    @click.option("--json-events", is_flag=True, help="Tell programs what happens: one JSON object a line.")
     def command(
         spec_path: Path | None, engine: str, device: str, precision: str, profile: str, data: str | None,
-        phases_text: str | None, out: Path, **more: Any,
+        phases_text: str | None, out: Path, json_events: bool, **more: Any,
     ) -> None:  # fmt: skip
         """Measure this machine and write one result file."""
         spec = load_spec(spec_path)
         chosen = _chosen_phases(phases_text, spec.profile(profile).phases)
         request = run.Request(platform, spec, profile, precision, device, engine, data or None, chosen, out, **more)
-        _run_as_rank(request) if platform.world().size > 1 else _run(request, parallel.ALONE)
+        if platform.world().size > 1:
+            _run_as_rank(request, json_events)
+        else:
+            _run(request, parallel.ALONE, json_events)
 
     return command
 
 
-def _run(request: run.Request, group: parallel.Group) -> None:
+def _run(request: run.Request, group: parallel.Group, json_events: bool) -> None:
     """Run as the one process that keeps the run's folder and shows the screen."""
     parallel.check_batch(request.batch_size, request.ranks, "--nproc" if group is parallel.ALONE else "the launcher")
     if not request.planned_phases:
         raise UserError(f"--phases: several ranks share only {', '.join(phases.PARALLEL)}; name one of these.")
-    screen = Screen(Console())
-    path = run.Run(request, screen, group).execute()
-    screen.note(f"Result: {path}")
-    _fail_on_bad_phases(jsonio.read(path))
+    display: Display = JsonEvents(sys.stdout) if json_events else Screen(Console())
+    try:
+        path = run.Run(request, display, group).execute()
+    except UserError as error:
+        display.ended("error", str(error))
+        raise
+    except KeyboardInterrupt:
+        display.ended("stopped", STOPPED)
+        raise
+    result = jsonio.read(path)
+    display.result(str(path), [outcome["phase"] for outcome in result["phases"] if outcome["status"] != "ok"])
+    _fail_on_bad_phases(result)
 
 
-def _run_as_rank(request: run.Request) -> None:
+def _run_as_rank(request: run.Request, json_events: bool) -> None:
     """Run as one of the ranks that an engine's launcher has started."""
     platform, world = request.platform, request.platform.world()
     if request.ranks not in (1, world.size):
@@ -167,7 +184,7 @@ def _run_as_rank(request: run.Request) -> None:
     group = phases.connect(platform, request.device)
     request = dataclasses.replace(request, ranks=group.size)
     if group.rank == 0:
-        _run(request, group)
+        _run(request, group, json_events)
     else:
         run.follow(request, group)
 
@@ -264,7 +281,7 @@ def _verify_command(platform: Platform) -> click.Command:
 
         backend = phases.make_backend(platform, spec, device, precision, engine)
         screen = Screen(Console())
-        checks = conformance.run(backend, spec, precision, lambda done, text: None)
+        checks = conformance.run(backend, spec, precision)
         table = Table("check", "figure", "bound", "", title=f"{platform.name} ({engine}) on {device}, {precision}")
         for check in checks:
             table.add_row(check.name, f"{check.figure:.3g}", f"{check.bound:.3g}", "ok" if check.passed else "FAILED")
@@ -289,7 +306,7 @@ def _info_command(platform: Platform) -> click.Command:
             "spec_fingerprint": spec.fingerprint,
             "backend": backend.describe(),
             "worker_env": worker_env,
-            "environment": environment.collect(),
+            "environment": environment.collect(device),
             "software": environment.software(),
         }
         click.echo(json.dumps(environment.scrub(facts), indent=1))

@@ -748,7 +748,7 @@ WAIT_BOUND = 0.1
 def main(spec_path: Path | None) -> None:
     """Compute a spec's golden values in float64 and keep them beside this module."""
     spec = load_spec(spec_path)
-    found = compute_golden(spec, lambda done, text: click.echo(f"{100 * done:3.0f} % {text}", err=True))
+    found = compute_golden(spec, lambda done, text, **figures: click.echo(f"{100 * done:3.0f} % {text}", err=True))
     path = golden_path(spec)
     jsonio.write_atomic(path, safetensors.numpy.save(found))
     click.echo(f"{path.name}: {path.stat().st_size:,} bytes")

@@ -114,17 +114,18 @@ class Convergence:
         batch_size: of the global batch.
         checkpoint: file to go on from if rank 0 has it, and for rank 0 to keep up to date.
         checkpoint_seconds: longest time between two checkpoints; there is one after each epoch anyway.
+        process_memory: figures of this process by name, bytes.
     """
 
     def __init__(
         self, backend: Backend, spec: Spec, read_data: Callable[[], Dataset], batch_size: int, seed: int, stop: Stop,
         checkpoint: Path, checkpoint_seconds: float, meter: Meter, clock: Clock, progress: Progress = silent,
-        host_peak: Callable[[], int] = lambda: 0,
+        process_memory: Callable[[], dict[str, int | None]] = dict,
     ) -> None:  # fmt: skip
         self.backend, self.spec, self.batch_size, self.seed, self.stop = backend, spec, batch_size, seed, stop
         self.group: Group = backend.group
         self.read_data, self.checkpoint, self.checkpoint_seconds = read_data, checkpoint, checkpoint_seconds
-        self.meter, self.clock, self.progress, self.host_peak = meter, clock, progress, host_peak
+        self.meter, self.clock, self.progress, self.process_memory = meter, clock, progress, process_memory
         self.steps_per_epoch = spec.steps_per_epoch(batch_size)
         self.total_steps = spec.training.epochs * self.steps_per_epoch
         # About a hundred samples an epoch make its mean training loss without a host wait per step.
@@ -191,7 +192,7 @@ class Convergence:
             self._end_epoch(handle)
         elif self._checkpoint_is_due():
             self._save()
-        self.progress(record.step / self.total_steps, self._words())
+        self.progress(record.step / self.total_steps, f"epoch {self._epoch()}", **self._figures())
         return handle
 
     def _checkpoint_is_due(self) -> bool:
@@ -200,13 +201,19 @@ class Convergence:
             return False
         return bool(parallel.decided(self.group, self.clock() - self.last_checkpoint >= self.checkpoint_seconds))
 
-    def _words(self) -> str:
-        rate = self.record.step * self.batch_size / max(self.clock() - self.started, 1e-9)
-        words = f"epoch {self.record.step // self.steps_per_epoch + 1}, {rate:.4g} images/s"
-        if self.record.epochs:
-            last = self.record.epochs[-1]
-            words += f", loss {last['train_loss']:.3f}, top-1 {100 * last['top1']:.1f} %"
-        return words
+    def _epoch(self) -> int:
+        """The epoch under way, counted from 1."""
+        return min(self.record.step // self.steps_per_epoch + 1, self.spec.training.epochs)
+
+    def _figures(self) -> dict[str, float]:
+        """What is shown while training: no newer loss than the host has anyway, since asking for one would wait."""
+        record = self.record
+        figures = {"images_per_second": record.step * self.batch_size / max(self.clock() - self.started, 1e-9)}
+        if record.losses or record.epochs:
+            figures["loss"] = record.losses[-1] if record.losses else record.epochs[-1]["train_loss"]
+        if record.epochs:
+            figures["top1"] = record.epochs[-1]["top1"]
+        return figures
 
     def _collect_losses(self) -> None:
         """Bring the sampled losses of the steps since the last call to the host."""
@@ -227,9 +234,9 @@ class Convergence:
             checksum = params.fingerprint(self.backend.export_params())
             parallel.check_same(self.group, checksum, f"parameters at the end of epoch {epoch}")
         start = self.clock()
-        done, words = record.step / self.total_steps, self._words()
+        done, figures = record.step / self.total_steps, self._figures()
         size = self.spec.training.eval_batch_size
-        top1, test_loss = evaluate(self.backend, self.data, size, lambda: self.progress(done, words))
+        top1, test_loss = evaluate(self.backend, self.data, size, lambda: self.progress(done, "evaluating", **figures))
         record.evaluation_seconds += self.clock() - start
         record.epochs.append({
             "epoch": record.step // self.steps_per_epoch,
@@ -274,7 +281,7 @@ class Convergence:
         self.last_checkpoint = self.clock()
 
     def _note_memory(self) -> None:
-        figures = {**self.backend.memory(), "host_peak": self.host_peak()}
+        figures = {**self.backend.memory(), **self.process_memory()}
         for name, value in figures.items():
             known = self.record.memory.get(name)
             self.record.memory[name] = value if known is None or (value or 0) > known else known

@@ -10,7 +10,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,26 +50,90 @@ def _container() -> str | None:
 
 def _mac() -> Flat:
     """macOS: build, whether Rosetta translates this process, and the power mode (pmset needs no root)."""
-    translated = _command("sysctl", "-n", "sysctl.proc_translated")
+    translated, sockets = _command("sysctl", "-n", "sysctl.proc_translated"), _command("sysctl", "-n", "hw.packages")
     power_mode = re.search(r"^\s*(?:low)?powermode\s+(\d)", _command("pmset", "-g") or "", re.MULTILINE)
     return {
         "macos_build": _command("sw_vers", "-buildVersion"),
+        "cpu_sockets": _whole(sockets),
+        "cpu_performance_cores": _whole(_command("sysctl", "-n", "hw.perflevel0.physicalcpu")),
         "rosetta": translated == "1" if translated is not None else None,
         "power_mode": power_mode.group(1) if power_mode else None,
     }
 
 
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
 def _linux() -> Flat:
     cpu = "/sys/devices/system/cpu"
-    no_turbo = _first_line(f"{cpu}/intel_pstate/no_turbo")
+    no_turbo, boost = _first_line(f"{cpu}/intel_pstate/no_turbo"), _first_line(f"{cpu}/cpufreq/boost")
+    packages = {_first_line(str(path)) for path in Path(cpu).glob("cpu[0-9]*/topology/physical_package_id")}
+    max_khz = _whole(_first_line(f"{cpu}/cpu0/cpufreq/cpuinfo_max_freq"))
     return {
+        "distribution": _distribution(),
+        "libc": " ".join(platform.libc_ver()) or None,
+        "cpu_sockets": len(packages) or None,
+        "cpu_max_clock_mhz": None if max_khz is None else max_khz / 1000,
+        "cpu_microcode": _cpuinfo_field("microcode"),
         "cpu_governor": _first_line(f"{cpu}/cpu0/cpufreq/scaling_governor"),
-        "cpu_turbo": no_turbo == "0" if no_turbo is not None else None,
+        "cpu_energy_preference": _first_line(f"{cpu}/cpu0/cpufreq/energy_performance_preference"),
+        "power_mode": _first_line("/sys/firmware/acpi/platform_profile"),
+        "cpu_turbo": no_turbo == "0" if no_turbo is not None else boost == "1" if boost is not None else None,
         "cpu_smt": _first_line(f"{cpu}/smt/control"),
         "numa_nodes": len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or None,
         "transparent_hugepages": _first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
         "container": _container(),
+        "virtual_machine": "hypervisor" in (_cpuinfo_field("flags") or "").split(),
+        "memory_limit_bytes": memory_limit(),
+        "cpu_quota_cores": _cpu_quota(),
     }
+
+
+def _distribution() -> str | None:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        return None
+
+
+def _cpuinfo_field(name: str) -> str | None:
+    """The first processor's line of that name in /proc/cpuinfo; None where there is none."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return None
+
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def _control_groups(root: Path, own: Path = Path("/proc/self/cgroup")) -> Iterator[Path]:
+    """Folders of the control group (version 2) that this process is in and of all that are around it."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            number, _, path = line.split(":", 2)
+            if number == "0":
+                here = root / path.lstrip("/")
+                yield from [here, *(parent for parent in here.parents if parent.is_relative_to(root))]
+
+
+def memory_limit(root: Path = CONTROL_GROUPS, own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """The tightest memory.max of this process's control groups, bytes; None where none is set."""
+    limits = [_whole(_first_line(str(folder / "memory.max"))) for folder in _control_groups(root, own)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _cpu_quota(root: Path = CONTROL_GROUPS) -> float | None:
+    """Cores' worth of time that the control groups allow; None where they set no limit."""
+    quotas = []
+    for folder in _control_groups(root):
+        quota, _, period = (_first_line(str(folder / "cpu.max")) or "max").partition(" ")
+        if quota.isdecimal() and period.isdecimal():
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
 
 
 def usable_cores() -> int:
@@ -105,14 +170,41 @@ def has_nvidia_driver() -> bool:
     return True
 
 
+def _mac_speed_limit() -> int | None:
+    """What macOS lets the processor run at for heat, per cent (pmset needs no root); None where it does not tell."""
+    found = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", _command("pmset", "-g", "therm") or "")
+    return int(found.group(1)) if found else None
+
+
 def _battery() -> Flat:
     """Whether the machine runs on its battery; None where there is none."""
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     return {"on_ac_power": battery.power_plugged if battery else None}
 
 
-def collect() -> Flat:
-    """Facts of system, processor and memory, by name (results.schema.json: environment)."""
+SETTINGS = re.compile(
+    r"(OMP|KMP|GOMP|MKL|DNNL|ONEDNN|OPENBLAS|MALLOC|JEMALLOC|TCMALLOC|MLX|TF|XLA|CUDA|NVIDIA|CUDNN|CUBLAS|NCCL|PYTORCH|"
+    r"TORCH|ATEN|IPEX)_|(LD_PRELOAD|DYLD_INSERT_LIBRARIES|GLIBC_TUNABLES|OMP|METAL_DEVICE_WRAPPER_TYPE)$"
+)
+"""Variables that change how fast a framework runs."""
+ADDRESSES = ("TF_CONFIG", "NCCL_COMM_ID", "NCCL_SOCKET_IFNAME")
+"""Among them those that name machines or their networks."""
+
+
+def user_settings(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What the user's own environment sets and every phase process inherits, as NAME=value, where it matters for speed."""
+    found = [f"{name}={value}" for name, value in sorted(environ.items()) if SETTINGS.match(name)]
+    return [text[:1000] for text in found if text.partition("=")[0] not in ADDRESSES][:64]
+
+
+def _affinity() -> list[int] | None:
+    """The logical processors that this process may use; None where that is all, or the system has no such thing."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return allowed[:64] if allowed and len(allowed) < (psutil.cpu_count() or 0) else None
+
+
+def collect(device: str = "cpu") -> Flat:
+    """Facts of system, processor, memory and, on a "cuda" device, GPU, by name (results.schema.json: environment)."""
     info = cpuinfo.get_cpu_info()
     return {
         "system": platform.system(),
@@ -122,8 +214,12 @@ def collect() -> Flat:
         "cpu_flags": [flag for flag in info.get("flags", []) if flag.startswith(("amx", "avx", "sve", "bf16"))][:64],
         "cpu_physical_cores": psutil.cpu_count(logical=False),
         "cpu_logical_cores": psutil.cpu_count(),
+        "cpu_affinity": _affinity(),
         "memory_bytes": psutil.virtual_memory().total,
+        "swap_bytes": psutil.swap_memory().total,
+        "user_settings": user_settings(),
         **(_mac() if sys.platform == "darwin" else _linux()),
+        **(nvml.facts() if device == "cuda" else {}),
     }
 
 
@@ -137,12 +233,19 @@ def state(device: str) -> Flat:
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return {
         "load_average_1min": psutil.getloadavg()[0],
+        "uptime_seconds": round(time.time() - psutil.boot_time()),
+        "memory_available_bytes": psutil.virtual_memory().available,
         "swap_used_bytes": psutil.swap_memory().used,
         "hottest_sensor_celsius": max(hottest, default=None),
         "cpu_clock_mhz": frequency.current if frequency else None,
         **_battery(),
+        **({"cpu_speed_limit_percent": _mac_speed_limit()} if sys.platform == "darwin" else {}),
         **(nvml.state() if device == "cuda" else {}),
     }
+
+
+LOW_POWER = ("low-power", "quiet", "1")
+"""Power modes that cost speed: Linux's platform profiles, and macOS's low power mode."""
 
 
 def warnings(environment: Flat) -> list[str]:
@@ -155,8 +258,14 @@ def warnings(environment: Flat) -> list[str]:
         )
     if environment.get("gpu_foreign_processes"):
         found.append(f"{environment['gpu_foreign_processes']} other processes were on the GPU at the start")
+    if reasons := [r for r in environment.get("gpu_throttle_reasons") or () if r != "gpu_idle"]:
+        found.append(f"the GPU's clock was held down at the start already: {', '.join(reasons)}")
     if environment["on_ac_power"] is False:
         found.append("the machine ran on its battery")
+    if environment.get("power_mode") in LOW_POWER:
+        found.append("the machine was set to save power")
+    if (limit := environment.get("cpu_speed_limit_percent")) is not None and limit < 100:
+        found.append(f"the processor was held to {limit} % of its speed for heat at the start already")
     if environment.get("rosetta"):
         found.append("Python was translated by Rosetta: install a native arm64 Python")
     return found

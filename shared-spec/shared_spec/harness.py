@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,20 +22,40 @@ from shared_spec.parallel import ALONE, Group
 from shared_spec.spec import MeasuringSpec, Profile, Spec
 
 Clock = Callable[[], float]
-Progress = Callable[[float, str], None]
-"""Called with the part done (0 to 1) and a few words."""
 
 
-def silent(done: float, text: str) -> None:
+class Progress(Protocol):
+    """Called with the part done (0 to 1), a few words, and figures by name as they stand now: "loss" and the like."""
+
+    def __call__(self, done: float, text: str, **figures: float) -> None: ...
+
+    def __hash__(self) -> int: ...
+
+
+def silent(done: float, text: str, **figures: float) -> None:
     """A Progress that shows nothing."""
+
+
+def portion(progress: Progress, start: float, share: float) -> Progress:
+    """The Progress of a piece of work that begins when `start` is done and makes up `share` of the whole."""
+
+    def shifted(done: float, text: str, **figures: float) -> None:
+        progress(start + share * min(done, 1.0), text, **figures)
+
+    return shifted
 
 
 @dataclass(frozen=True)
 class Block:
-    """`steps` steps from the first dispatch to the end of the synchronisation behind the last, in seconds."""
+    """`steps` steps from the first dispatch to the end of the synchronisation behind the last, in seconds.
+
+    Attributes:
+        drain_seconds: the part of it that the synchronisation took.
+    """
 
     steps: int
     seconds: float
+    drain_seconds: float = 0.0
 
     @property
     def step_seconds(self) -> float:
@@ -65,8 +85,10 @@ class Stepper:
         start = self.clock()
         for _ in range(steps):
             handle = self.step()
+        dispatched = self.clock()
         self.synchronize(handle)
-        return Block(steps, self.clock() - start)
+        ended = self.clock()
+        return Block(steps, ended - start, ended - dispatched)
 
     def block_size(self, step_seconds: float) -> int:
         """Steps that make a block long enough for the synchronisation at its end not to matter."""
@@ -87,8 +109,18 @@ class Stepper:
             blocks.append(self.block(count))
         return blocks, bool(parallel.decided(self.group, is_steady(blocks, self.rules)))
 
-    def window(self, min_steps: int, min_seconds: float, step_seconds: float, progress: Progress) -> list[Block]:
-        """Blocks until both bounds are met; `step_seconds` is what the warm-up saw."""
+    def window(
+        self,
+        min_steps: int,
+        min_seconds: float,
+        step_seconds: float,
+        progress: Progress,
+        figures: Callable[[float], dict[str, float]] = lambda step_seconds: {},
+    ) -> list[Block]:
+        """Blocks until both bounds are met; `step_seconds` is what the warm-up saw.
+
+        `figures` makes what is shown of the time of a step; it is called between two blocks, outside their clocks.
+        """
         blocks: list[Block] = []
         steps, seconds = 0, 0.0
 
@@ -98,7 +130,8 @@ class Stepper:
         while count := parallel.decided(self.group, wanted()):
             blocks.append(self.block(count))
             steps, seconds = steps + blocks[-1].steps, seconds + blocks[-1].seconds
-            progress(min(steps / min_steps, seconds / min_seconds), f"{seconds / steps * 1e3:.4g} ms a step")
+            done = min(steps / min_steps, seconds / min_seconds)
+            progress(done, f"{seconds / steps * 1e3:.4g} ms a step", **figures(seconds / steps))
         return blocks
 
 
@@ -119,7 +152,10 @@ class Trainer:
         batches: this rank's rows of each batch.
         batch_size: of the global batch.
         trace: handles of the first losses and gradient norms, left on the device until asked for.
+        last: handle of the last step.
         host_wait: seconds spent waiting for the host to have a batch ready.
+        transfer: seconds spent in the backend's to_device.
+        dispatch: seconds spent in its train_step: handing work over, and on a synchronous device the work itself.
     """
 
     backend: Backend
@@ -129,18 +165,47 @@ class Trainer:
     clock: Clock
     step_number: int = 0
     host_wait: float = 0.0
+    transfer: float = 0.0
+    dispatch: float = 0.0
     trace: list[Handle] = field(default_factory=list)
+    last: Handle = None
 
     def step(self) -> Handle:
+        batch = self.next_batch()
         start = self.clock()
-        host = next(self.batches)
-        self.host_wait += self.clock() - start
-        batch = self.backend.to_device(host.images, host.targets)
-        handle = self.backend.train_step(batch, self.spec.learning_rate(self.step_number, self.batch_size))
+        handle = self.step_on(batch)
+        self.dispatch += self.clock() - start
         if len(self.trace) < self.spec.measuring.loss_trace_steps:
             self.trace.append(handle)
         self.step_number += 1
+        self.last = handle
         return handle
+
+    def next_batch(self) -> Batch:
+        """The next batch of the data, on its way to the device."""
+        start = self.clock()
+        host = next(self.batches)
+        ready = self.clock()
+        batch = self.backend.to_device(host.images, host.targets)
+        self.host_wait += ready - start
+        self.transfer += self.clock() - ready
+        return batch
+
+    def step_on(self, batch: Batch) -> Handle:
+        """Dispatch a step on a batch that is there; neither counted nor traced."""
+        return self.backend.train_step(batch, self.spec.learning_rate(self.step_number, self.batch_size))
+
+    def host_seconds(self) -> dict[str, float]:
+        """What the host has spent so far, by what on."""
+        return {"wait": self.host_wait, "transfer": self.transfer, "dispatch": self.dispatch}
+
+    def figures(self, step_seconds: float) -> dict[str, float]:
+        """What is shown while training; call it only after a synchronisation, or it waits for one."""
+        return {"images_per_second": self.batch_size / step_seconds, "loss": self.loss()}
+
+    def loss(self) -> float:
+        """Of the last step."""
+        return float(self.backend.to_numpy(self.last)[0])
 
     def losses(self) -> list[float]:
         """The first losses, in order."""
@@ -160,8 +225,8 @@ def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress:
     The meter runs over the window, no more and no less.
 
     Returns:
-        The training measurements of results.schema.json; times in seconds. With several ranks they are this rank's,
-        and "parallel" has what all of them saw.
+        The training measurements of results.schema.json, without memory and idle energy; times in seconds. With
+        several ranks they are this rank's, and "parallel" has what all of them saw.
 
     Raises:
         RanksApart: the ranks' parameters differ at the end.
@@ -170,22 +235,27 @@ def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress:
     stepper = Stepper(trainer.step, backend.synchronize, trainer.spec.measuring, clock, backend.group)
     progress(0.0, "first step (compiles)")
     first = stepper.block(1)
-    warmup, steady = stepper.warm_up(profile.warmup_max_seconds, lambda done, text: progress(0.3 * done, text))
+    warmup, steady = stepper.warm_up(profile.warmup_max_seconds, portion(progress, 0.0, 0.3))
     backend.reset_peak_memory()
-    wait_before = trainer.host_wait
+    before = trainer.host_seconds()
     meter.start()
     window = stepper.window(
         profile.window_min_steps,
         profile.window_seconds,
         warmup[-1].step_seconds,
-        lambda done, text: progress(0.3 + 0.5 * min(done, 1.0), text),
+        portion(progress, 0.3, 0.5),
+        trainer.figures,
     )
     energy = meter.stop().as_dict()
-    host_wait = trainer.host_wait - wait_before
+    host = {name: seconds - before[name] for name, seconds in trainer.host_seconds().items()}
+    host["drain"] = math.fsum(block.drain_seconds for block in window)
     samples = []
     for i in range(profile.step_samples):
         samples.append(stepper.block(1).seconds)
-        progress(0.8 + 0.2 * (i + 1) / profile.step_samples, "single steps")
+        progress(0.8 + 0.15 * (i + 1) / profile.step_samples, "single steps")
+    losses = trainer.losses()
+    progress(0.95, "with and without feeding")
+    feeding = measure_feeding(trainer, FEEDING_SHARE * profile.window_seconds, warmup[-1].step_seconds)
     return {
         "parallel": _of_all_ranks(backend, window, samples),
         "batch_size": trainer.batch_size,
@@ -193,10 +263,12 @@ def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress:
         "warmup_blocks": as_rows(warmup),
         "steady": steady,
         "window_blocks": as_rows(window),
-        "window_host_wait_seconds": host_wait,
+        "window_host_wait_seconds": host["wait"],
+        "window_host_seconds": host,
+        "feeding_blocks": feeding,
         "energy": energy,
         "step_seconds": samples,
-        "loss_trace": trainer.losses(),
+        "loss_trace": losses,
     }
 
 
@@ -214,6 +286,39 @@ def _of_all_ranks(backend: Backend, window: list[Block], samples: list[float]) -
         "overlapped_seconds": told.get("overlapped_seconds"),
         "params_equal": True,
     }
+
+
+FEEDING_SHARE = 0.25
+"""Length of the comparison with and without feeding, as a part of the window's least length."""
+
+
+def measure_feeding(trainer: Trainer, seconds: float, step_seconds: float) -> list[list[float]]:
+    """Whether the device waits for the host: steps on fresh batches against steps on one batch that stays on the device.
+
+    The host's own times cannot tell: while it waits for a batch or moves one, the device may still have work queued,
+    or may not. What a step takes longer with fresh batches is what the device waits for them, the transfer and the
+    processor time that the loader takes from the dispatching thread included. The two take turns, in the order
+    a b b a, so that drift hits both alike.
+
+    Returns:
+        Rows of [steps, seconds with fresh batches, seconds with the resident one]; one at least.
+    """
+    rules, clock, group = trainer.spec.measuring, trainer.clock, trainer.backend.group
+    synchronize, resident = trainer.backend.synchronize, trainer.next_batch()
+    fed = Stepper(trainer.step, synchronize, rules, clock)
+    unfed = Stepper(lambda: trainer.step_on(resident), synchronize, rules, clock)
+    unfed.block(1)
+    steps = max(1, math.ceil(rules.block_seconds / max(step_seconds, 1e-9)))
+    rows: list[list[float]] = []
+
+    def wanted() -> int:
+        return steps if not rows or sum(row[1] + row[2] for row in rows) < seconds else 0
+
+    while count := parallel.decided(group, wanted()):
+        order = (fed, unfed) if len(rows) % 2 == 0 else (unfed, fed)
+        took = {id(stepper): stepper.block(count).seconds for stepper in order}
+        rows.append([count, took[id(fed)], took[id(unfed)]])
+    return rows
 
 
 def measure_batch(trainer: Trainer, steps: int, progress: Progress = silent) -> dict[str, Any]:
@@ -271,19 +376,15 @@ def measure_latency(
     host_to_host()
     first = clock() - start
     warmup = Stepper(host_to_host, lambda handle: None, spec.measuring, clock)
-    blocks, steady = warmup.warm_up(profile.warmup_max_seconds, lambda done, text: progress(0.2 * done, text))
+    blocks, steady = warmup.warm_up(profile.warmup_max_seconds, portion(progress, 0.0, 0.2))
     backend.reset_peak_memory()
     samples, seconds = profile.latency_samples, profile.latency_seconds
     return {
         "first_inference_seconds": first,
         "warmup_blocks": as_rows(blocks),
         "steady": steady,
-        "host_to_host_seconds": _sampled(
-            host_to_host, samples, seconds, clock, lambda done, text: progress(0.2 + 0.4 * done, text)
-        ),
-        "device_only_seconds": _sampled(
-            on_device, samples, seconds, clock, lambda done, text: progress(0.6 + 0.4 * done, text)
-        ),
+        "host_to_host_seconds": _sampled(host_to_host, samples, seconds, clock, portion(progress, 0.2, 0.4)),
+        "device_only_seconds": _sampled(on_device, samples, seconds, clock, portion(progress, 0.6, 0.4)),
     }
 
 

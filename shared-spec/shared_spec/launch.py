@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,14 @@ import psutil
 from shared_spec import jsonio, parallel, phases
 from shared_spec.backend import Platform
 from shared_spec.errors import UserError
+from shared_spec.harness import Progress
 from shared_spec.phases import Job
 
 GRACE = 3.0
 """Seconds that the other ranks, and the launcher, have to notice that one has ended."""
 
 
-def run_ranks(
-    platform: Platform, job: Job, job_path: Path, log: Path, progress: Callable[[float, str], None]
-) -> str | None:
+def run_ranks(platform: Platform, job: Job, job_path: Path, log: Path, progress: Progress) -> str | None:
     """Run one phase in `job.ranks` processes on this host; all have ended when this returns.
 
     Returns:
@@ -35,7 +36,7 @@ def run_ranks(
     Raises:
         UserError: a rank cannot run at all here.
     """
-    job.write(job_path)
+    replace(job, started=time.monotonic()).write(job_path)
     for rank in range(job.ranks):
         phases.rank_report(job, rank).unlink(missing_ok=True)
     events = job_path.with_suffix(".events")
@@ -76,9 +77,7 @@ def _pipe(path: Path) -> Iterator[int]:
 class _Watch:
     """Follows the ranks' events until all have ended, or some have and the others do not follow, or nothing moves."""
 
-    def __init__(
-        self, job: Job, reading: int, processes: list[subprocess.Popen[bytes]], progress: Callable[[float, str], None]
-    ) -> None:
+    def __init__(self, job: Job, reading: int, processes: list[subprocess.Popen[bytes]], progress: Progress) -> None:
         self.job, self.reading, self.processes, self.progress = job, reading, processes, progress
         self.pids: set[int] = set()
         self.stalled = False
@@ -116,7 +115,8 @@ class _Watch:
                 if "pid" in event:
                     self.pids.add(int(event["pid"]))
                 else:
-                    self.progress(float(event["done"]), str(event["text"]))
+                    figures = {name: value for name, value in event["figures"].items() if math.isfinite(value)}
+                    self.progress(float(event["done"]), str(event["text"]), **figures)
 
     def kill(self, job_path: Path) -> None:
         """End all that still runs: launchers, what they started, and ranks whose launcher is gone."""

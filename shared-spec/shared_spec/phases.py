@@ -5,7 +5,6 @@ import importlib
 import json
 import math
 import os
-import resource
 import sys
 import threading
 import time
@@ -16,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 import psutil
 
-from shared_spec import cifar100, conformance, energy, environment, harness, jsonio, parallel, params
+from shared_spec import cifar100, conformance, energy, environment, harness, jsonio, memory, parallel, params
 from shared_spec.backend import Backend, OutOfMemory, Platform
 from shared_spec.batches import TrainingBatches
 from shared_spec.convergence import Convergence
@@ -49,6 +49,7 @@ class Job:
         power_watts: what a wall meter showed, where the user read one.
         ranks: how many processes run the phase together; each is handed the same job.
         timeout: seconds of silence after which a rank is given up.
+        started: when the process was started, by the system's monotonic clock.
     """
 
     phase: str
@@ -68,6 +69,7 @@ class Job:
     power_watts: float | None = None
     ranks: int = 1
     timeout: float = parallel.DEFAULT_TIMEOUT
+    started: float | None = None
 
     def write(self, path: Path) -> None:
         jsonio.write(path, asdict(self))
@@ -79,16 +81,38 @@ class Job:
 
 @dataclass
 class Context:
-    """What every phase function works with."""
+    """What every phase function works with.
+
+    Attributes:
+        preparation_seconds: data read and initial weights loaded; None where a phase's own clock has that in it.
+        loader_bytes: what the data and the batches made ahead of need take of the host's memory; 0 without data.
+    """
 
     backend: Backend
     spec: Spec
     profile: Profile
     job: Job
     progress: Progress
+    preparation_seconds: float | None = None
+    loader_bytes: int = 0
 
     def dataset(self) -> cifar100.Dataset:
-        return cifar100.load(Path(self.job.data) if self.job.data else None, self.spec)
+        data = cifar100.load(Path(self.job.data) if self.job.data else None, self.spec)
+        self.loader_bytes = sum(
+            array.nbytes for array in (data.train_images, data.train_labels, data.test_images, data.test_labels)
+        )
+        return data
+
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Times what comes between the backend and its first step."""
+        start = harness.monotonic()
+        yield
+        self.preparation_seconds = harness.monotonic() - start
+
+    def process_memory(self) -> dict[str, int | None]:
+        """Memory of this process by name, bytes."""
+        return {**memory.of_process(self.job.device), "host_loader": self.loader_bytes}
 
     @cached_property
     def meter(self) -> energy.Meter:
@@ -101,10 +125,13 @@ class Context:
     @contextlib.contextmanager
     def trainer(self) -> Iterator[harness.Trainer]:
         """A trainer at the initial weights, at this job's batch size and seed."""
-        job, data = self.job, self.dataset()
-        self.backend.load_params(params.initial(self.spec))
-        images, labels = data.train_images, data.train_labels
-        batches = TrainingBatches(self.spec, images, labels, job.batch_size, job.seed, self.backend.group)
+        job = self.job
+        with self.preparing():
+            data = self.dataset()
+            self.backend.load_params(params.initial(self.spec))
+            images, labels = data.train_images, data.train_labels
+            batches = TrainingBatches(self.spec, images, labels, job.batch_size, job.seed, self.backend.group)
+        self.loader_bytes += self.spec.measuring.prefetch_batches * batches.batch_bytes
         with batches.prefetched() as prefetched:
             yield harness.Trainer(self.backend, self.spec, iter(prefetched), job.batch_size, harness.monotonic)
 
@@ -138,21 +165,26 @@ def _convergence(context: Context) -> dict[str, Any]:
     return Convergence(
         context.backend, context.spec, context.dataset, job.batch_size, job.seed, job.stop,
         Path(job.checkpoint), context.profile.checkpoint_seconds, context.meter,
-        harness.monotonic, context.progress, host_peak_bytes,
+        harness.monotonic, context.progress, context.process_memory,
     ).run()  # fmt: skip
 
 
+def _inference_ready(context: Context) -> np.ndarray:
+    """Load the initial weights; return the test images."""
+    with context.preparing():
+        context.backend.load_params(params.initial(context.spec))
+        return context.dataset().test_images
+
+
 def _latency(context: Context) -> dict[str, Any]:
-    context.backend.load_params(params.initial(context.spec))
-    images = context.dataset().test_images
+    images = _inference_ready(context)
     return harness.measure_latency(
         context.backend, images, context.spec, context.profile, harness.monotonic, context.progress
     )
 
 
 def _inference(context: Context) -> dict[str, Any]:
-    context.backend.load_params(params.initial(context.spec))
-    images = context.dataset().test_images
+    images = _inference_ready(context)
     return harness.measure_inference(
         context.backend, images, context.spec, context.profile, harness.monotonic, context.progress
     )
@@ -167,12 +199,6 @@ PHASES: dict[str, Callable[[Context], dict[str, Any]]] = {
     "max_batch": _max_batch,
     "convergence": _convergence,
 }
-
-
-def host_peak_bytes() -> int:
-    """High-water resident set of this process; ru_maxrss counts KiB on Linux and bytes on macOS."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _finite(value: Any) -> Any:
@@ -218,10 +244,12 @@ def _imported(platform: Platform, where: str) -> Any:
 
 def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     """Run the phase, alone or as one of its ranks; return its part of the outcome."""
+    entered = time.monotonic()
     spec = parse_spec(job.spec, "the spec of this run")
     progress(0.0, "starting")
-    before_model = psutil.Process().memory_info().rss
+    before_framework = psutil.Process().memory_info().rss
     backend = make_backend(platform, spec, job.device, job.precision, job.engine)
+    built, before_model = time.monotonic(), psutil.Process().memory_info().rss
     if job.phase in PARALLEL and backend.group.size != job.ranks:
         raise UserError(f"{job.ranks} ranks were asked for, and {backend.group.size} came together.")
     context = Context(backend, spec, spec.profile(job.profile), job, progress)
@@ -229,13 +257,20 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     if job.phase in WITH_MEMORY:
         measurements["memory"] = {
             **backend.memory(),
-            "host_peak": host_peak_bytes(),
+            **context.process_memory(),
+            "host_before_framework": before_framework,
             "host_before_model": before_model,
         }
+    startup = {
+        "process_seconds": None if job.started is None else entered - job.started,
+        "backend_seconds": built - entered,
+        "preparation_seconds": context.preparation_seconds,
+    }
     described = backend.describe()
     if job.ranks > 1:
         described["details"] |= ranks_as_details(backend.group)
-    return {"status": "ok", "reason": None, "backend": described, "measurements": measurements}
+    done = {"status": "ok", "reason": None, "startup": startup}
+    return {**done, "backend": described, "measurements": measurements}
 
 
 def ranks_as_details(group: parallel.Group) -> dict[str, Any]:
@@ -245,12 +280,13 @@ def ranks_as_details(group: parallel.Group) -> dict[str, Any]:
 
 def failure(reason: str) -> dict[str, Any]:
     """The part of an outcome that says that, and why, a phase failed."""
-    return {"status": "failed", "reason": environment.scrub(reason)[:4000], "backend": None, "measurements": None}
+    nothing = {"startup": None, "backend": None, "measurements": None}
+    return {"status": "failed", "reason": environment.scrub(reason)[:4000], **nothing}
 
 
 def outcome(job: Job, seconds: float, part: dict[str, Any]) -> dict[str, Any]:
-    """The outcome of a phase as it stands in the result (results.schema.json: phase)."""
-    head = {"phase": job.phase, "repeat": job.repeat, "seed": job.seed, "seconds": seconds}
+    """The outcome of a phase as it stands in the result (results.schema.json: phase); the parent adds the conditions."""
+    head = {"phase": job.phase, "repeat": job.repeat, "seed": job.seed, "seconds": seconds, "conditions": None}
     return _finite({**head, "worker_env": environment.scrub(job.worker_env), **environment.scrub(part)})  # type: ignore[no-any-return]
 
 
@@ -279,13 +315,13 @@ def _reporter(pipe: IO[str]) -> Progress:
     """A Progress that writes JSON lines to the parent, at most ten a second so that it costs nothing."""
     last = -math.inf
 
-    def report(done: float, text: str) -> None:
+    def report(done: float, text: str, **figures: float) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= 0.1:
             last = now
             with contextlib.suppress(OSError):
-                pipe.write(json.dumps({"done": done, "text": text}) + "\n")
+                pipe.write(json.dumps({"done": done, "text": text, "figures": figures}) + "\n")
 
     return report
 
@@ -298,7 +334,7 @@ def main(platform: Platform, job_path: Path, event_descriptor: int) -> int:
     """Body of the one process of a phase; returns its exit status."""
     _die_with_parent()
     job = Job.read(job_path)
-    start = time.monotonic()
+    start = time.monotonic() if job.started is None else job.started
     try:
         part = perform(platform, job, _reporter(os.fdopen(event_descriptor, "w", buffering=1)))
     except UserError as error:
@@ -340,9 +376,9 @@ def main_of_rank(platform: Platform, job_path: Path, events: Path) -> int:
         pipe.write(json.dumps({"pid": os.getpid()}) + "\n")
         report = _reporter(pipe) if rank == 0 else harness.silent
 
-        def progress(done: float, text: str) -> None:
+        def progress(done: float, text: str, **figures: float) -> None:
             watchdog.beat()
-            report(done, text)
+            report(done, text, **figures)
 
         try:
             with watchdog.on_guard():

@@ -18,18 +18,45 @@ def upgrade(result: dict[str, Any]) -> dict[str, Any]:
     for `problems` to say: an older file that was not stays so.
     """
     if result.get("schema_version") == "1.0":
-        result = {"parallel": None, **result, "schema_version": "1.1"}
-        if isinstance(result.get("phases"), list):
-            result["phases"] = [_with_parallel(outcome) for outcome in result["phases"]]
+        result = {"parallel": None, **result, "schema_version": "1.1", "phases": _upgraded_phases(result.get("phases"))}
     return result
 
 
-def _with_parallel(outcome: Any) -> Any:
-    """A phase of 1.0 with the fields of several ranks, which 1.0 did not have."""
-    shared = isinstance(outcome, dict) and outcome.get("phase") in ("training", "convergence")
-    if not shared or not isinstance(outcome.get("measurements"), dict):
-        return outcome
-    return {**outcome, "measurements": {"parallel": None, **outcome["measurements"]}}
+NEW_IN_PHASES = ("startup", "conditions")
+NEW_IN_MEASUREMENTS = {
+    "training": ("parallel", "window_host_seconds", "feeding_blocks"),
+    "convergence": ("parallel",),
+}
+"""Fields of 1.1 that 1.0 had not measured."""
+
+
+def _upgraded_phases(phases: Any) -> Any:
+    """The outcomes with the fields of 1.1; whatever is no outcome stays as it is, for the schema to object to."""
+    if not isinstance(phases, list):
+        return phases
+    return [_upgraded_phase(outcome) if isinstance(outcome, dict) else outcome for outcome in phases]
+
+
+def _upgraded_phase(outcome: dict[str, Any]) -> dict[str, Any]:
+    phase, measured = outcome.get("phase"), outcome.get("measurements")
+    if isinstance(measured, dict):
+        new = NEW_IN_MEASUREMENTS.get(phase, ()) if isinstance(phase, str) else ()
+        measured = {**dict.fromkeys(new), **_renamed_memory(measured)}
+    return {**dict.fromkeys(NEW_IN_PHASES), **outcome, "measurements": measured}
+
+
+def _renamed_memory(value: Any) -> Any:
+    """`value` with the memory figures within it called what they are.
+
+    What 1.0 called host_before_model was taken before the framework was imported.
+    """
+    if isinstance(value, dict):
+        value = {name: _renamed_memory(item) for name, item in value.items()}
+        if "host_before_model" in value:
+            value["host_before_framework"] = value.pop("host_before_model")
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        value = [_renamed_memory(item) for item in value]
+    return value
 
 
 def problems(result: Any) -> list[tuple[str, str]]:

@@ -22,21 +22,36 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import psutil
 
-from shared_spec import cifar100, environment, harness, jsonio, launch, max_batch, parallel, params, phases, results
+from shared_spec import (
+    cifar100,
+    energy,
+    environment,
+    harness,
+    jsonio,
+    launch,
+    max_batch,
+    parallel,
+    params,
+    phases,
+    results,
+    verdicts,
+    watch,
+)
 from shared_spec.backend import Platform
 from shared_spec.child import Ended, Limits, run_job
 from shared_spec.convergence import Stop, load_checkpoint
 from shared_spec.errors import UserError
 from shared_spec.parallel import ALONE, Group
 from shared_spec.phases import Job
-from shared_spec.screen import Screen
+from shared_spec.screen import Display
 from shared_spec.spec import Profile, Spec
+from shared_spec.stability import interval_width
+from shared_spec.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -156,26 +171,11 @@ def guessed_rate(device: str) -> float:
     return 1.4 * float(n) ** 3 / (time.perf_counter() - start)
 
 
-def _latency_seconds(latency: dict[str, Any]) -> float:
-    return float(median(latency["host_to_host_seconds"]))
-
-
-def _images_per_second(training: dict[str, Any]) -> float:
-    """Images over total time of a training window."""
-    blocks = training["window_blocks"]
-    return float(training["batch_size"] * sum(b[0] for b in blocks) / sum(b[1] for b in blocks))
-
-
-FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {"training": _images_per_second, "latency": _latency_seconds}
+FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
+    "training": verdicts.images_per_second,
+    "latency": verdicts.latency_seconds,
+}
 """The figure of a repeated phase that has to be known to within measuring.interval_tolerance."""
-
-
-def interval_width(figures: list[float]) -> float:
-    """Width of the 95 % bootstrap interval of the mean (Efron 1979), as a fraction of the median."""
-    values = np.array(figures)
-    draws = np.random.default_rng(0).choice(values, (10000, len(values))).mean(1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float((high - low) / np.median(values))
 
 
 def memory_bound(device: str, share: float) -> float | None:
@@ -184,9 +184,8 @@ def memory_bound(device: str, share: float) -> float | None:
         return None
     memory = psutil.virtual_memory()
     limits = [share * memory.total, 0.9 * memory.available]
-    group = Path("/sys/fs/cgroup/memory.max")
-    if group.exists() and (text := group.read_text(encoding="ascii").strip()) != "max":
-        limits.append(share * int(text))
+    if (limit := environment.memory_limit()) is not None:
+        limits.append(share * limit)
     return float(min(limits))
 
 
@@ -259,7 +258,7 @@ class RunFolder:
             record["resumed"] += 1
         else:
             created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            machine, state = environment.collect(), environment.state(device)
+            machine, state = environment.collect(device), environment.state(device)
             record = {
                 "run_id": os.urandom(8).hex(),
                 "created": created,
@@ -281,15 +280,19 @@ class RunFolder:
             shutil.rmtree(self.path)
 
 
+def _meter_to_show(request: Request) -> energy.Meter:
+    """What the screen's watts come from. A GPU's are read without a meter: sampling them twice would disturb."""
+    if request.device == "cuda" and request.power_watts is None:
+        return energy.Unmetered("the state of the GPU tells its power")
+    return energy.open_meter(request.device, request.power_watts, time.monotonic)
+
+
 class Run:
-    """One run from plan to result.
+    """One run from plan to result."""
 
-    Args:
-        group: the ranks, where a launcher has started this process as rank 0 of several.
-    """
-
-    def __init__(self, request: Request, screen: Screen, group: Group = ALONE) -> None:
+    def __init__(self, request: Request, screen: Display, group: Group = ALONE) -> None:
         self.request, self.screen, self.group = request, screen, group
+        self.watch = Watch(request.device, _meter_to_show(request), time.monotonic)
         self.planned = plan(request.profile, request.planned_phases)
         self.ended: set[Planned] = set()
 
@@ -333,7 +336,7 @@ class Run:
 
     def _locate_data(self) -> tuple[Path | None, str | None]:
         try:
-            path = cifar100.locate(self.request.data, progress=self.screen.console.is_terminal)
+            path = cifar100.locate(self.request.data, progress=self.screen.live)
         except cifar100.Unavailable as error:
             return None, f"{error} Measured on the synthetic stand-in instead of CIFAR-100."
         return path, None if path else "measured on the synthetic stand-in, as asked, not on CIFAR-100"
@@ -412,6 +415,7 @@ class Run:
     def _run_phase(self, planned: Planned, data_path: Path | None) -> None:
         self.screen.phase_starts(planned.title)
         start = time.monotonic()
+        self.watch.start()
         job = self._job(planned, data_path, planned.stem, self.request.batch_size)
         try:
             if planned.phase == "max_batch":
@@ -423,18 +427,29 @@ class Run:
             else:
                 self._run_job(job, Limits())
         finally:
+            conditions = self.watch.stop()
             self.screen.close()
+        if self.group is not ALONE:
+            conditions["cpu_foreign_share"] = None  # other ranks on this host cannot be told from strangers
         self.ended.add(planned)
-        seconds, outcome = time.monotonic() - start, self.folder.read(planned)
-        self.screen.phase_ends(planned.title, seconds, outcome["reason"])
+        seconds, outcome = time.monotonic() - start, {**self.folder.read(planned), "conditions": conditions}
+        jsonio.write(Path(job.outcome), outcome)
+        self.screen.phase_ends(planned.title, seconds, outcome["reason"], verdicts.of_phase(outcome, self.request.spec))
+        for text in watch.warnings({planned.title: conditions}):
+            self.screen.warn(text)
         self._learn(planned, outcome, seconds)
+
+    def _progress(self, done: float, text: str, **figures: float) -> None:
+        """Pass on what a phase process tells, with the power that the parent sees."""
+        watts = {} if self.watch.watts is None else {"watts": self.watch.watts}
+        self.screen.progress(done, text, **figures, **watts)
 
     def _run_job(self, job: Job, limits: Limits) -> tuple[dict[str, Any], Ended]:
         """Run one phase process; its outcome is on disk afterwards, whatever became of the process."""
         path = Path(job.outcome)
         path.unlink(missing_ok=True)  # of a try that failed
         start, log = time.monotonic(), path.with_suffix(".log")
-        ended = run_job(self.request.platform, job, path.with_suffix(".job"), log, self.screen.progress, limits)
+        ended = run_job(self.request.platform, job, path.with_suffix(".job"), log, self._progress, limits)
         if ended.status == phases.EXIT_USER_ERROR:
             raise UserError(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
         if not path.exists():
@@ -448,7 +463,7 @@ class Run:
         path.unlink(missing_ok=True)
         start = time.monotonic()
         job_path, log = path.with_suffix(".job"), path.with_suffix(".log")
-        reason = launch.run_ranks(self.request.platform, job, job_path, log, self.screen.progress)
+        reason = launch.run_ranks(self.request.platform, job, job_path, log, self._progress)
         if reason is not None:
             jsonio.write(path, phases.outcome(job, time.monotonic() - start, phases.failure(reason)))
 
@@ -466,7 +481,7 @@ class Run:
         if job.ranks > 1:
             parallel.agreed(self.group, asdict(job))
         try:
-            keep(run_here(self.request.platform, job, self.screen.progress, lambda why: keep(phases.failure(why))))
+            keep(run_here(self.request.platform, job, self._progress, lambda why: keep(phases.failure(why))))
         except UserError:
             raise
         except Exception as error:
@@ -499,7 +514,7 @@ class Run:
         if found.batch_size is None:
             part = phases.failure(f"not even batch {r.spec.training.batch_size} trains: {found.tries[-1].reason}")
         else:
-            part = {"status": "ok", "reason": None, "backend": backend, "measurements": measured}
+            part = {"status": "ok", "reason": None, "startup": None, "backend": backend, "measurements": measured}
         jsonio.write(Path(job.outcome), phases.outcome(job, time.monotonic() - start, part))
 
     def _learn(self, planned: Planned, outcome: dict[str, Any], seconds: float) -> None:
@@ -507,9 +522,7 @@ class Run:
         if outcome["status"] != "ok":
             return
         if planned.phase == "ceiling":
-            sizes = outcome["measurements"]["sizes"]
-            rates = [2 * size["n"] ** 3 * steps / seconds for size in sizes for steps, seconds in size["blocks"]]
-            self._estimate_with(0.5 * max(rates))
+            self._estimate_with(0.5 * verdicts.ceiling_flops(outcome["measurements"]))
         for other in self.planned:
             if other.phase == planned.phase:
                 self.screen.estimates[other.title] = seconds
@@ -532,6 +545,7 @@ class Run:
         software = environment.software()
         if software["git_clean"] is False:
             self.warnings.append("measured from a checkout with uncommitted changes")
+        disturbed = watch.warnings({p.title: o["conditions"] for p, o in zip(self.planned, outcomes, strict=True)})
         content = r.spec.to_dict()
         return {
             "schema_version": results.SCHEMA_VERSION,
@@ -560,7 +574,7 @@ class Run:
             "state_before": environment.scrub(self.record["state_before"]),
             "state_after": environment.scrub(environment.state(r.device)),
             "resumed": self.record["resumed"],
-            "warnings": environment.scrub(self.warnings),
+            "warnings": environment.scrub([*self.warnings, *disturbed]),
             "phases": outcomes,
         }
 
@@ -571,9 +585,9 @@ def run_here(
     """Run a phase as one of the ranks, in this process, which ends itself when nothing moves for the timeout."""
     watchdog = parallel.Watchdog(job.timeout, on_stall)
 
-    def beating(done: float, text: str) -> None:
+    def beating(done: float, text: str, **figures: float) -> None:
         watchdog.beat()
-        progress(done, text)
+        progress(done, text, **figures)
 
     with watchdog.on_guard():
         return phases.perform(platform, job, beating)

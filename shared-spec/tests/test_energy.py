@@ -189,6 +189,7 @@ class Board:
         self.name, self.uuid, self.watts, self.mig, self.unsupported = name, uuid, 500.0, [0, 0], set[str]()
         self.count = self.pending = 7_000_000_000.0  # mJ: the driver was loaded long ago
         self.processes: list[int] = []
+        self.world = world
         world.then.append(self._tick)
         self._ticks = 0
 
@@ -212,6 +213,12 @@ class Nvml:
         if self.broken:
             raise NvmlError("Driver Not Loaded")
 
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "575.57.08"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:  # noqa: N802
+        return 12090
+
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return len(self.boards)
 
@@ -230,7 +237,15 @@ class Nvml:
             "nvmlDeviceGetClockInfo": lambda board, clock: {nvml.CLOCK_SM: 1980, nvml.CLOCK_MEMORY: 3201}[clock],
             "nvmlDeviceGetCurrentClocksThrottleReasons": lambda board: 0x4 | 0x40,
             "nvmlDeviceGetUtilizationRates": lambda board: SimpleNamespace(gpu=97, memory=40),
-            "nvmlDeviceGetComputeRunningProcesses": lambda board: [SimpleNamespace(pid=p) for p in board.processes],
+            "nvmlDeviceGetComputeRunningProcesses": lambda board: [
+                SimpleNamespace(pid=p, usedGpuMemory=1000 + p) for p in board.processes
+            ],
+            "nvmlDeviceGetMemoryInfo": lambda board: SimpleNamespace(total=141 << 30),
+            "nvmlDeviceGetPowerManagementDefaultLimit": lambda board: 700_000,
+            "nvmlDeviceGetMaxClockInfo": lambda board, clock: {nvml.CLOCK_SM: 1980, nvml.CLOCK_MEMORY: 3201}[clock],
+            "nvmlDeviceGetEccMode": lambda board: [1, 1],
+            "nvmlDeviceGetCurrPcieLinkGeneration": lambda board: 5,
+            "nvmlDeviceGetCurrPcieLinkWidth": lambda board: 16,
             "nvmlDeviceGetFieldValues": lambda board, fields: [
                 SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=70)) for _ in fields
             ],
@@ -474,6 +489,48 @@ def test_gpu_state_counts_no_child_as_foreign(board: Board, monkeypatch: pytest.
     assert nvml.state(Nvml(board), {})["gpu_foreign_processes"] == 0
 
 
+@pytest.mark.parametrize(("processes", "own", "foreign"), [([4242], 0, 1), ([4242], 1, 0), ([4242, 4343], 1, 1)])
+def test_gpu_processes_of_another_namespace_are_foreign_but_for_ones_own(
+    board: Board, processes: list[int], own: int, foreign: int
+) -> None:
+    """As in a container: NVML tells the host's numbers, in which no process can find itself."""
+    board.processes = processes
+    assert nvml.state(Nvml(board), {}, own)["gpu_foreign_processes"] == foreign
+
+
+def test_gpu_facts(board: Board) -> None:
+    assert nvml.facts(Nvml(board, Board(board.world, uuid="GPU-bbbb")), {}) == {
+        "gpu_name": "NVIDIA H200",
+        "gpu_count": 2,
+        "gpu_driver": "575.57.08",
+        "gpu_driver_cuda": "12.9",
+        "gpu_memory_bytes": 141 << 30,
+        "gpu_default_power_limit_watts": 700.0,
+        "gpu_max_sm_clock_mhz": 1980,
+        "gpu_max_memory_clock_mhz": 3201,
+        "gpu_ecc": True,
+        "gpu_mig": False,
+        "gpu_pcie_generation": 5,
+        "gpu_pcie_width": 16,
+    }
+
+
+def test_gpu_facts_are_none_without_driver(board: Board) -> None:
+    module = Nvml(board)
+    module.broken = True
+    assert set(nvml.facts(module, {}).values()) == {None}
+
+
+def test_gpu_memory_of_this_process(board: Board) -> None:
+    """Found by its number; alone on the GPU, under whatever number; else not told."""
+    here = psutil.Process().pid
+    for processes, expected in (([4242, here], 1000 + here), ([4242], 5242), ([4242, 4343], None), ([], None)):
+        board.processes = processes
+        assert nvml.process_memory_bytes(Nvml(board), {}) == expected
+    board.unsupported = {"nvmlDeviceGetComputeRunningProcesses"}
+    assert nvml.process_memory_bytes(Nvml(board), {}) is None
+
+
 def test_gpu_state_is_none_where_not_supported(board: Board) -> None:
     whole = nvml.state(Nvml(board), {})
     board.unsupported = {
@@ -492,7 +549,7 @@ def test_gpu_state_is_none_where_not_supported(board: Board) -> None:
 def test_nvml_names_and_numbers_are_those_of_the_bindings() -> None:
     pynvml = pytest.importorskip("pynvml", reason="NOT TESTED AGAINST THE BINDINGS: pip install nvidia-ml-py")
     source = Path(nvml.__file__).read_text()
-    functions = set(re.findall(r"nvml(?:Init|Device)\w*", source))
+    functions = set(re.findall(r"nvml(?:Init|Device|System)\w*", source))
     assert len(functions) >= 12
     assert {name for name in functions if not hasattr(pynvml, name)} == set()
     assert nvml.TEMPERATURE_GPU == pynvml.NVML_TEMPERATURE_GPU

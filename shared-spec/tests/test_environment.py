@@ -2,10 +2,11 @@
 
 import getpass
 import socket
+from pathlib import Path
 
 import pytest
 
-from shared_spec import environment
+from shared_spec import environment, jsonio
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,13 @@ def test_host_and_user_are_hidden_everywhere(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_collected_facts_fit_the_schema_and_name_nobody() -> None:
-    facts = {**environment.collect(), **environment.state("cpu"), **environment.state("cuda")}
-    assert "gpu_temperature_celsius" in facts  # null without a GPU, never missing
+    facts = {**environment.collect("cuda"), **environment.state("cpu"), **environment.state("cuda")}
+    for name in ("gpu_temperature_celsius", "gpu_driver", "gpu_count", "gpu_memory_bytes"):
+        assert name in facts  # null without a GPU, never missing
+    schema = jsonio.validator("results.schema.json")
+    flat = schema.evolve(schema={"$ref": "#/$defs/flat", "$defs": schema.schema["$defs"]})
+    assert not list(flat.iter_errors(environment.scrub(facts)))
+    assert facts["uptime_seconds"] > 0
     assert facts["cpu_logical_cores"] >= 1
     assert facts["memory_bytes"] > 0
     assert socket.gethostname() not in str(environment.scrub(facts))
@@ -49,6 +55,9 @@ def test_collected_facts_fit_the_schema_and_name_nobody() -> None:
         ({"on_ac_power": False}, "battery"),
         ({"rosetta": True}, "Rosetta"),
         ({"gpu_foreign_processes": 2}, "2 other processes"),
+        ({"gpu_throttle_reasons": ["gpu_idle", "hw_slowdown"]}, "held down at the start already: hw_slowdown"),
+        ({"power_mode": "low-power"}, "save power"),
+        ({"cpu_speed_limit_percent": 80}, "held to 80 %"),
     ],
 )
 def test_warnings(change: dict[str, object], words: str) -> None:
@@ -63,6 +72,31 @@ def test_usable_cores(monkeypatch: pytest.MonkeyPatch, physical: int | None, all
     monkeypatch.setattr(environment.psutil, "cpu_count", lambda logical=True: 64 if logical else physical)
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: allowed, raising=False)
     assert environment.usable_cores() == usable
+
+
+def test_settings_of_the_user_that_matter_are_kept_and_no_others() -> None:
+    environ = {
+        "OMP_NUM_THREADS": "4", "KMP_BLOCKTIME": "1", "LD_PRELOAD": "/usr/lib/libjemalloc.so.2", "XLA_FLAGS": "--a=1",
+        "HOME": "/home/ada", "AWS_SECRET_ACCESS_KEY": "x", "COMPANY_TOKEN": "x", "LD_PRELOADED": "x",
+        "TF_CONFIG": '{"cluster": {"worker": ["host:1"]}}', "NCCL_SOCKET_IFNAME": "eth0",
+    }  # fmt: skip
+    found = environment.user_settings(environ)
+    assert found == ["KMP_BLOCKTIME=1", "LD_PRELOAD=/usr/lib/libjemalloc.so.2", "OMP_NUM_THREADS=4", "XLA_FLAGS=--a=1"]
+    assert environment.scrub(found)[1] == "LD_PRELOAD=libjemalloc.so.2"
+
+
+def test_the_tightest_memory_limit_around_counts(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("4:memory:/elsewhere\n0::/user.slice/run.scope\n")
+    root = tmp_path / "fs"
+    (root / "user.slice" / "run.scope").mkdir(parents=True)
+    assert environment.memory_limit(root, own) is None
+    (root / "user.slice" / "run.scope" / "memory.max").write_text("max\n")
+    assert environment.memory_limit(root, own) is None
+    (root / "user.slice" / "memory.max").write_text("2147483648\n")
+    (root / "memory.max").write_text("4294967296\n")
+    assert environment.memory_limit(root, own) == 2147483648
+    assert environment.memory_limit(root, tmp_path / "none") is None
 
 
 def test_git_state_outside_a_checkout(tmp_path) -> None:  # type: ignore[no-untyped-def]

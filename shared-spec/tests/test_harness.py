@@ -200,6 +200,73 @@ def test_waiting_for_the_host_is_measured(spec: Spec) -> None:
     assert measured["window_host_wait_seconds"] == pytest.approx(0.02 * steps)
 
 
+def test_the_host_time_of_a_window_is_told_by_what_it_went_on(spec: Spec) -> None:
+    device = FakeDevice({"train_step": 0.1})
+    trainer = make_trainer(spec, device)
+
+    def slow_transfer(images: np.ndarray, targets: np.ndarray | None) -> np.ndarray:
+        device.now += 0.003
+        return images
+
+    trainer.backend.to_device = slow_transfer  # type: ignore[method-assign]
+    measured = harness.measure_training(trainer, spec.profiles.quick, Meter(device.clock))
+    steps = sum(row[0] for row in measured["window_blocks"])
+    host = measured["window_host_seconds"]
+    assert host["wait"] == measured["window_host_wait_seconds"] == pytest.approx(0.0)
+    assert host["transfer"] == pytest.approx(0.003 * steps)
+    assert host["dispatch"] == pytest.approx(0.001 * steps)
+    assert host["drain"] == pytest.approx(0.1 * steps)
+    assert sum(host.values()) == pytest.approx(sum(row[1] for row in measured["window_blocks"]))
+
+
+class Pipelined:
+    """A device that computes while the host goes on: what the host does meanwhile costs nothing."""
+
+    def __init__(self, step: float, load: float) -> None:
+        self.host, self.device, self.step, self.load = 0.0, 0.0, step, load
+
+    def clock(self) -> float:
+        return self.host
+
+    def batches(self):  # type: ignore[no-untyped-def]
+        batch = HostBatch(np.zeros((4, 32, 32, 3), np.uint8), np.zeros((4, 100), np.float32))
+        while True:
+            self.host += self.load
+            yield batch
+
+    def on_work(self, kind: str) -> None:
+        if kind == "train_step":
+            self.device = max(self.device, self.host) + self.step
+        elif kind == "synchronize":
+            self.host = max(self.host, self.device)
+
+
+@pytest.mark.parametrize(("load", "share"), [(0.005, 0.0), (0.009, 0.0), (0.02, 0.5)])
+def test_feeding_shows_what_the_device_waits_for_and_not_what_the_host_waits_for(
+    spec: Spec, load: float, share: float
+) -> None:
+    """A host that needs 5 or 9 ms for a batch keeps a device busy that needs 10 ms for a step; 20 ms starve it."""
+    world = Pipelined(0.01, load)
+    backend = FakeBackend(spec, "cpu", "fp32", "fake", world.on_work)
+    trainer = Trainer(backend, spec, world.batches(), 4, world.clock)
+    rows = harness.measure_feeding(trainer, 4.0, 0.01)
+    assert len(rows) >= 3
+    assert {row[0] for row in rows} == {50}
+    fed, unfed = (sum(row[i] for row in rows) for i in (1, 2))
+    # The first batch of a block has nothing to hide behind: one load in a block of 50 steps.
+    assert 1 - unfed / fed == pytest.approx(share, abs=load / 0.5 + 1e-3)
+    assert trainer.host_wait > 0.004 * 50 * len(rows)  # the host waited all the while
+
+
+def test_feeding_is_compared_once_at_least_and_steps_uncounted(spec: Spec) -> None:
+    device = FakeDevice({"train_step": 2.0})
+    trainer = make_trainer(spec, device)
+    rows = harness.measure_feeding(trainer, 0.1, 2.0)
+    assert [row[0] for row in rows] == [1]
+    assert trainer.step_number == 1
+    assert len(trainer.trace) == 1
+
+
 def test_loss_trace_has_the_first_losses_in_order_and_no_more(spec: Spec) -> None:
     spec = replace(spec, measuring=replace(spec.measuring, loss_trace_steps=5))
     device = FakeDevice({"train_step": 0.1})

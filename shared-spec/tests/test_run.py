@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shared_spec import jsonio, params, results
-from shared_spec.run import Planned, estimate, interval_width, plan
+from shared_spec.run import Planned, estimate, plan
 from shared_spec.spec import Spec
 
 HERE = Path(__file__).parent
@@ -63,6 +63,12 @@ def test_a_run_leaves_one_valid_result_and_nothing_else(spec_file: Path, tmp_pat
     assert not result["spec"]["standard"]
     assert result["phases"][1]["worker_env"] == {"FAKE_THREADS": "2"}
     assert result["phases"][1]["backend"]["details"]["threads"] == "2"
+    for outcome in result["phases"]:
+        assert outcome["startup"]["process_seconds"] > 0
+        assert outcome["startup"]["backend_seconds"] > 0
+        assert outcome["conditions"]["cpu_foreign_share"] >= 0
+        assert outcome["seconds"] >= sum(filter(None, outcome["startup"].values()))
+    assert "images/s" in done.stdout  # what was found, in a line for each phase
     assert not list((out / ".runs").iterdir())
 
 
@@ -175,6 +181,68 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(spec_file: Path, tmp_path: Pa
     assert process.returncode == 130
     assert "same command goes on" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("words", [(), ("--json-events",)])
+def test_ctrl_c_on_a_terminal_reaches_all_processes_and_the_same_command_goes_on(
+    spec_file: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """A terminal sends SIGINT to parent and child alike."""
+    out = tmp_path / "r"
+    line, environment = command(
+        "run", "--spec", spec_file, "--profile", "quick", "--data", "synthetic", "--out", out, "--phases", PHASES,
+        *words, FAKE_FAULT="hang:3",
+    )  # fmt: skip
+    process = subprocess.Popen(
+        line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    wait_for(lambda: list(out.glob(".runs/*/01-training-0.job")) and children(process.pid))
+    (child,) = children(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    shown, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error + shown
+    assert "same command goes on" in error
+    assert not running(child)
+    if words:
+        assert json.loads(shown.splitlines()[-1])["event"] == "stopped"
+    done = quick(spec_file, out)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 4 phases" in done.stdout
+
+
+def running(pid: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+
+
+def test_json_events_tell_the_whole_run_and_nothing_else(spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    done = quick(spec_file, out, "--json-events", "--power-watts", 42)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds.count("plan") == 1
+    assert [e["phase"] for e in events if e["event"] == "phase_start"] == [
+        "ceiling", "training 1", "latency 1", "inference 1",
+    ]  # fmt: skip
+    assert all(e["status"] == "ok" and e["verdict"] for e in events if e["event"] == "phase_end")
+    assert any("synthetic" in e["text"] for e in events if e["event"] == "warning")
+    assert min(e["done"] for e in events if e["event"] == "progress") >= 0
+    assert kinds[-1] == "result"
+    assert Path(events[-1]["path"]).exists()
+
+
+def test_json_events_tell_errors_too(spec_file: Path, tmp_path: Path) -> None:
+    done = quick(spec_file, tmp_path / "r", "--json-events", "--device", "cuda")
+    assert done.returncode == 1
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["event"] == "error"
+    assert "no such device" in last["text"]
+    assert "no such device" in done.stderr
 
 
 def test_two_runs_of_the_same_kind_do_not_mix(spec_file: Path, tmp_path: Path) -> None:
@@ -354,13 +422,6 @@ def test_a_convergence_run_killed_again_and_again_ends_as_if_left_alone(spec_fil
     assert killed["resumed"] == 3
     assert killed["loss_trace"] == alone["loss_trace"]
     assert killed["final_params"] == alone["final_params"]
-
-
-@pytest.mark.parametrize(
-    ("figures", "width"), [([5.0, 5.0, 5.0], 0.0), ([1.0, 2.0], 2 / 3), ([99.0, 100.0, 101.0, 100.0], 0.015)]
-)
-def test_interval_width(figures: list[float], width: float) -> None:
-    assert interval_width(figures) == pytest.approx(width, abs=0.002)
 
 
 def test_plan_interleaves_repeats(tiny_spec: Spec) -> None:

@@ -225,11 +225,62 @@ class IntegratedMeter:
         return None
 
 
-def state(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def facts(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What a run does not change: driver, number of GPUs, and of CUDA's device 0 its memory, limits and modes."""
+    try:
+        nvml = nvml or load()
+        gpu: Gpu | None = connect(nvml, environ)
+    except NoMeter:
+        gpu = None
+    ask: Ask = gpu.ask if gpu else _no_answer
+    memory, cuda = ask("nvmlDeviceGetMemoryInfo"), _of_system(gpu, "nvmlSystemGetCudaDriverVersion_v2")
+    ecc, mig = ask("nvmlDeviceGetEccMode"), ask("nvmlDeviceGetMigMode")
+    return {
+        "gpu_name": ask("nvmlDeviceGetName"),
+        "gpu_count": _of_system(gpu, "nvmlDeviceGetCount"),
+        "gpu_driver": _of_system(gpu, "nvmlSystemGetDriverVersion"),
+        "gpu_driver_cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
+        "gpu_memory_bytes": None if memory is None else memory.total,
+        "gpu_default_power_limit_watts": _thousandth(ask("nvmlDeviceGetPowerManagementDefaultLimit")),
+        "gpu_max_sm_clock_mhz": ask("nvmlDeviceGetMaxClockInfo", CLOCK_SM),
+        "gpu_max_memory_clock_mhz": ask("nvmlDeviceGetMaxClockInfo", CLOCK_MEMORY),
+        "gpu_ecc": None if ecc is None else bool(ecc[0]),
+        "gpu_mig": None if mig is None else mig[0] == MIG_ENABLED,
+        "gpu_pcie_generation": ask("nvmlDeviceGetCurrPcieLinkGeneration"),
+        "gpu_pcie_width": ask("nvmlDeviceGetCurrPcieLinkWidth"),
+    }
+
+
+def _of_system(gpu: Gpu | None, function: str) -> Any:
+    """Answer of a query that is about no GPU in particular; None where there is none."""
+    if gpu is None:
+        return None
+    try:
+        return getattr(gpu.nvml, function)()
+    except gpu.nvml.NVMLError:
+        return None
+
+
+def process_memory_bytes(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> int | None:
+    """Memory of CUDA's device 0 that the driver books on this process now; None where it does not tell.
+
+    The figure holds what the framework reserved, the CUDA context and loaded code too. In a container NVML may know
+    processes by other numbers: a process that is on the GPU alone is this one all the same.
+    """
+    try:
+        running = connect(nvml or load(), environ).ask("nvmlDeviceGetComputeRunningProcesses") or []
+    except NoMeter:
+        return None
+    mine = [process for process in running if process.pid == os.getpid()] or (running if len(running) == 1 else [])
+    used: int | None = mine[0].usedGpuMemory if mine else None
+    return used
+
+
+def state(nvml: Any = None, environ: Mapping[str, str] = os.environ, own_processes: int = 0) -> dict[str, Any]:
     """Temperatures, clocks, throttle reasons, power, load and foreign processes of CUDA's device 0; None where unknown.
 
     Foreign are processes that are neither this one nor its descendants. In a container NVML may list the pids of the
-    host, or none: ask while no process of one's own is on the GPU.
+    host, or none: then it is all but `own_processes`, which the caller has on the GPU.
     """
     try:
         ask: Ask = connect(nvml or load(), environ).ask
@@ -245,7 +296,7 @@ def state(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str
         "gpu_power_watts": _thousandth(ask("nvmlDeviceGetPowerUsage")),
         "gpu_power_limit_watts": _thousandth(ask("nvmlDeviceGetEnforcedPowerLimit")),
         "gpu_utilisation_percent": None if utilisation is None else utilisation.gpu,
-        "gpu_foreign_processes": _foreign_processes(ask),
+        "gpu_foreign_processes": _foreign_processes(ask, own_processes),
     }
 
 
@@ -268,10 +319,11 @@ def _throttle_reasons(ask: Ask) -> list[str] | None:
     return [name for bit, name in THROTTLE_REASONS.items() if mask & bit]
 
 
-def _foreign_processes(ask: Ask) -> int | None:
+def _foreign_processes(ask: Ask, own_processes: int) -> int | None:
     running = ask("nvmlDeviceGetComputeRunningProcesses")
     if running is None:
         return None
     this = psutil.Process()
     own = {this.pid, *(child.pid for child in this.children(recursive=True))}
-    return sum(process.pid not in own for process in running)
+    foreign = sum(process.pid not in own for process in running)
+    return foreign if foreign < len(running) else max(0, foreign - own_processes)
