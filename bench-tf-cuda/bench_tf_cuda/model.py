@@ -7,10 +7,12 @@ The modules hold no variables: they are built over tensors, by canonical name, w
 Matrix products are einsums: with TF32 off, tf.matmul also asks XLA for the highest precision in bfloat16.
 """
 
+import math
 from collections.abc import Mapping
 
 import tensorflow as tf
 
+from bench_tf_cuda.ops import gelu
 from shared_spec.batches import interpolation_matrix
 from shared_spec.spec import ModelSpec, Spec
 
@@ -75,7 +77,11 @@ class PatchEmbed:
 
 
 class Attention:
-    """Multi-head self-attention: [B, N, D] -> [B, N, D]."""
+    """Multi-head self-attention: [B, N, D] -> [B, N, D].
+
+    In bfloat16 the tokens are padded to a multiple of 8, which tensor cores want: XLA would otherwise pad each operand
+    of each product by itself. The mask keeps padded tokens out of the softmax.
+    """
 
     def __init__(self, m: ModelSpec, weights: Weights, name: str) -> None:
         self.heads = m.heads
@@ -85,10 +91,14 @@ class Attention:
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         b, n, d = x.shape
         qkv = tf.reshape(self.qkv(x), (b, n, 3, self.heads, d // self.heads))
+        padding = -n % 8 if x.dtype == tf.bfloat16 else 0
+        mask = tf.constant([0.0] * n + [-math.inf] * padding)
+        qkv = tf.pad(qkv, [[0, 0], [0, padding], [0, 0], [0, 0], [0, 0]])
         q, k, v = tf.unstack(qkv, axis=2)  # each [B, N, H, D/H]
         scores = tf.cast(tf.einsum("bnhd,bmhd->bhnm", q, k), tf.float32) * (d // self.heads) ** -0.5
-        attention = tf.cast(tf.nn.softmax(scores), x.dtype)  # [B, H, N, N]
-        return self.proj(tf.reshape(tf.einsum("bhnm,bmhd->bnhd", attention, v), (b, n, d)))
+        attention = tf.cast(tf.nn.softmax(scores + mask), x.dtype)  # [B, H, N, N]
+        mixed = tf.einsum("bhnm,bmhd->bnhd", attention, v)[:, :n]
+        return self.proj(tf.reshape(mixed, (b, n, d)))
 
 
 class Mlp:
@@ -99,8 +109,7 @@ class Mlp:
         self.fc2 = Linear(weights, f"{name}.fc2")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        hidden = tf.nn.gelu(tf.cast(self.fc1(x), tf.float32), approximate=False)
-        return self.fc2(tf.cast(hidden, x.dtype))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class Block:
