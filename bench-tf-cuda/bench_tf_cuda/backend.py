@@ -9,7 +9,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import cpuinfo
 import numpy as np
 import tensorflow as tf
 
+from bench_tf_cuda import ranks
 from bench_tf_cuda.model import DeiT, Preprocess, Weights
+from bench_tf_cuda.platform import world
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.parallel import ALONE, Group
+from shared_spec.parallel import Group
 from shared_spec.spec import Spec
 
 Batch = tuple[tf.Tensor, tf.Tensor | None]
@@ -40,7 +43,9 @@ def _why_no_gpu() -> str:
 
 
 def _select_device(device: str) -> str:
-    """Show TensorFlow this device alone, the first GPU with memory that grows, and return TensorFlow's name for it.
+    """Show TensorFlow this device alone, and return TensorFlow's name for it.
+
+    Of the GPUs it is the first, or with several ranks on this host the one in this rank's turn; its memory grows.
 
     Raises:
         UserError: there is no such device, or TensorFlow cannot use it.
@@ -53,10 +58,25 @@ def _select_device(device: str) -> str:
             f"--device cuda: TensorFlow {tf.__version__} finds no usable GPU ({_why_no_gpu()}); "
             "install the NVIDIA driver and run `make setup-cuda`, or choose --device cpu."
         )
-    tf.config.set_visible_devices(gpus[:1], "GPU")
-    for gpu in gpus[:1]:
+    place = world()
+    if device == "cuda" and len(gpus) < place.local_size:
+        raise UserError(
+            f"{place.local_size} ranks on this host: TensorFlow finds {len(gpus)} GPUs, and each needs one."
+        )
+    mine = gpus[place.local_rank : place.local_rank + 1]
+    tf.config.set_visible_devices(mine, "GPU")
+    for gpu in mine:
         tf.config.experimental.set_memory_growth(gpu, True)
     return "GPU:0" if gpus else "CPU:0"
+
+
+def group(device: str) -> Group:
+    """The ranks of this run, connected, this process with its own device.
+
+    Raises:
+        UserError: there is no such device, or no way to the other ranks.
+    """
+    return ranks.connected(on_gpu=_select_device(device) != "CPU:0")
 
 
 @contextmanager
@@ -79,14 +99,21 @@ def _driver_version() -> str | None:
     return found.group() if found else None
 
 
+def _compiled(graph: Callable[..., Any]) -> Any:
+    return tf.function(graph, jit_compile=True, autograph=False)
+
+
+EXCHANGES = 100
+"""Training steps, the last ones, over which the time of communication is averaged."""
+
+
 class TfBackend:
     """shared_spec.backend.Backend for TensorFlow and XLA."""
-
-    group: Group = ALONE
 
     @_memory_errors()
     def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
         self._place = _select_device(device)
+        self.group = group(device)
         # Also at bf16, where it spares the float32 preprocessing; products of bfloat16 never use TF32.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         self.spec, self.precision, self.engine = spec, precision, engine
@@ -98,9 +125,10 @@ class TfBackend:
             self._step = tf.Variable(0, dtype=tf.int64)  # TensorFlow keeps int32 on the host
 
         graphs = (self._train_graph, self._infer_graph, self._gradient_graph, Preprocess(spec), self._matmul_graph)
-        self._train, self._infer, self._gradient, self._input, self._product = (
-            tf.function(graph, jit_compile=True, autograph=False) for graph in graphs
-        )
+        self._train, self._infer, self._gradient, self._input, self._product = map(_compiled, graphs)
+        self._share, self._update = _compiled(self._share_graph), _compiled(self._update_graph)
+        self._train_shared = tf.function(self._shared_train_graph, autograph=False)
+        self.exchange_seconds: deque[tf.Tensor] = deque(maxlen=EXCHANGES)
         self._programs: dict[tuple[Any, int], Any] = {}
         self._matmul_operands: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
 
@@ -117,7 +145,8 @@ class TfBackend:
                 "name": gpu.get("device_name") or cpuinfo.get_cpu_info().get("brand_raw", "unknown"),
                 "count": 1,
             },
-            "compile_mode": "XLA (jit_compile), one program for each batch size",
+            "compile_mode": "XLA (jit_compile), one program for each batch size"
+            + (", in two parts with the all-reduce between them" if self.group.size > 1 else ""),
             "precision": {"requested": self.precision, "effective": self._effective_precision()},
             "details": {
                 "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
@@ -175,7 +204,16 @@ class TfBackend:
 
     def train_step(self, batch: Batch, lr: float) -> tf.Tensor:
         with tf.device(self._place):
-            return self._run(self._train, *batch, tf.constant(lr, tf.float32))
+            arguments = (*batch, tf.constant(lr, tf.float32))
+            return self._run(self._train, *arguments) if self.group.size == 1 else self._run_shared(*arguments)
+
+    @ranks.rank_errors()
+    def _run_shared(self, *arguments: tf.Tensor) -> tf.Tensor:
+        compiles = (self._train_shared, arguments[0].shape[0]) not in self._programs
+        result, seconds = self._run(self._train_shared, *arguments)
+        if not compiles:  # ranks do not take equally long over that, and would wait for one another
+            self.exchange_seconds.append(seconds)
+        return result
 
     def infer(self, batch: Batch) -> tf.Tensor:
         return self._run(self._infer, batch[0])
@@ -219,8 +257,13 @@ class TfBackend:
             tf.config.experimental.reset_memory_stats(self._place)
 
     def communication(self) -> dict[str, float] | None:
-        """One process exchanges nothing."""
-        return None
+        """From this rank's gradients to the sum of all, waiting for slower ranks included, after the backward pass.
+
+        Time stamps are operators on the host. On a GPU they would not wait for kernels, so there is no figure.
+        """
+        if self._place != "CPU:0" or not self.exchange_seconds:
+            return None
+        return {"seconds": float(np.mean(self.exchange_seconds)), "overlapped_seconds": 0.0}
 
     def memory(self) -> dict[str, int | None]:
         if self._place == "CPU:0":
@@ -249,10 +292,35 @@ class TfBackend:
         return self._loss_and_gradient(images, targets)[1]
 
     def _train_graph(self, images: tf.Tensor, targets: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
-        loss, gradient = self._loss_and_gradient(images, targets)
+        return self._clip_and_update(*self._loss_and_gradient(images, targets), lr)
+
+    def _clip_and_update(self, loss: tf.Tensor, gradient: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
         norm = tf.norm(gradient)
         self._adamw(gradient * tf.minimum(1.0, self.spec.optimizer.clip_norm / (norm + 1e-6)), lr)
         return tf.stack((loss, norm))
+
+    def _shared_train_graph(self, images: tf.Tensor, targets: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The training step of one rank of several; its result, and the seconds of the exchange.
+
+        Two programs with the exchange between them, as XLA compiles no collective for a CPU. It starts when the whole
+        gradient is there, and overlaps with nothing.
+        """
+        share = self._share(images, targets)
+        with tf.control_dependencies([share]):
+            start = tf.timestamp()
+        with tf.control_dependencies([start]):
+            total = self.group.sum(share)
+        with tf.control_dependencies([total]):
+            seconds = tf.timestamp() - start
+        return self._update(total, lr), seconds
+
+    def _share_graph(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """What a rank adds to the global gradient and, behind it, to the loss: one message, [parameters + 1]."""
+        loss, gradient = self._loss_and_gradient(images, targets)
+        return tf.concat((gradient, loss[None]), 0) / self.group.size
+
+    def _update_graph(self, total: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+        return self._clip_and_update(total[-1], total[:-1], lr)
 
     def _adamw(self, gradient: tf.Tensor, lr: tf.Tensor) -> None:
         """AdamW (arXiv 1711.05101, algorithm 2), eps added to the root of the corrected moment as in PyTorch."""

@@ -1,7 +1,15 @@
 """What the parent process knows of this platform; imports no framework."""
 
-from shared_spec.backend import Platform
+import json
+import os
+import socket
+import sys
+from contextlib import ExitStack
+
+from shared_spec.backend import Platform, Start
 from shared_spec.environment import has_nvidia_driver, usable_cores
+from shared_spec.errors import UserError
+from shared_spec.parallel import World
 
 
 def devices() -> tuple[str, ...]:
@@ -22,6 +30,44 @@ def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
     return env
 
 
+def _tf_config(ports: list[int], rank: int) -> str:
+    """TF_CONFIG of one of several workers on this host alone."""
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}})
+
+
+def world() -> World:
+    """This process's place among the workers of TF_CONFIG, the layout that tf.distribute reads.
+
+    Workers under the same host name are taken to be on one host, and share its devices in order of their index.
+
+    Raises:
+        UserError: TF_CONFIG names no cluster of workers, or no place in it.
+    """
+    if not (text := os.environ.get("TF_CONFIG")):
+        return World()
+    try:
+        config = json.loads(text)
+        workers, rank = config["cluster"]["worker"], int(config["task"]["index"])
+        hosts = [worker.rpartition(":")[0] for worker in workers]
+        if len(config["cluster"]) != 1 or config["task"]["type"] != "worker" or not 0 <= rank < len(hosts):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"TF_CONFIG: {text!r} is no place among workers; give it as "
+            f"{json.dumps({'cluster': {'worker': ['HOST:PORT', 'HOST:PORT']}, 'task': {'type': 'worker', 'index': 0}})}."
+        ) from None
+    return World(rank, len(hosts), hosts[:rank].count(hosts[rank]), hosts.count(hosts[rank]), len(set(hosts)))
+
+
+def launch(ranks: int, device: str, words: list[str]) -> list[Start]:
+    """`ranks` workers on this host, each on a port of the loopback interface that is free now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(ranks)]
+        ports = [bound.getsockname()[1] for bound in sockets]
+    return [Start([sys.executable, *words], {"TF_CONFIG": _tf_config(ports, rank)}) for rank in range(ranks)]
+
+
 PLATFORM = Platform(
     name="tf-cuda",
     package="bench_tf_cuda",
@@ -31,4 +77,7 @@ PLATFORM = Platform(
     devices=devices(),
     engines=("xla",),
     worker_env=worker_env,
+    world=world,
+    group="bench_tf_cuda.backend:group",
+    launch=launch,
 )
