@@ -1,0 +1,123 @@
+"""What XLA's GPU compiler makes of the training step, without a GPU: its kernels, and the bytes that they move.
+
+    .venv/bin/python benchmarks/gpu_program.py step --precision bf16 --batch 256 step.hlo
+    python3 -m venv /tmp/xla && /tmp/xla/bin/pip install -r benchmarks/requirements-xla-gpu.txt
+    /tmp/xla/bin/python benchmarks/gpu_program.py kernels step.hlo
+
+Two environments, since TensorFlow and JAX bring an XLA each; JAX's is a little newer or older than the one that runs in
+the benchmark, and nothing is tuned without a GPU. So this tells which kernels there are and what they read and write,
+not how long they take. Operands that are the flat vector of all parameters are not counted: of it a kernel reads slices.
+"""
+
+import math
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import click
+
+H200 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 4800000000000 l2_cache_size: 52428800
+  clock_rate_ghz: 1.98 device_memory_size: 150000000000 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 3 } runtime_version { major: 12 minor: 5 }
+device_description_str: "NVIDIA H200"
+"""
+"""XLA's description of the card, as its GpuTargetConfigProto: sizes from NVIDIA's H200 datasheet and CUDA's limits for
+compute capability 9.0."""
+
+FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"  # both choices need a GPU to try them on
+BYTES = {"f32": 4, "bf16": 2, "f16": 2, "u8": 1, "pred": 1, "s32": 4, "u32": 4, "s64": 8}  # s8 is cuBLAS' workspace
+
+
+@click.group()
+def main() -> None:
+    """Look at the training step as a program for a GPU."""
+
+
+@main.command()
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True)
+@click.argument("out", type=click.Path(path_type=Path))
+def step(precision: str, batch: int, out: Path) -> None:
+    """Write the training step as XLA gets it from TensorFlow."""
+    import tensorflow as tf
+
+    from bench_tf_cuda.backend import TfBackend
+    from shared_spec.spec import load_spec
+
+    spec = load_spec()
+    backend = TfBackend(spec, "cpu", precision, "xla")
+    images = tf.zeros((batch, spec.data.image_size, spec.data.image_size, 3), tf.uint8)
+    arguments = (images, tf.zeros((batch, spec.model.classes)), tf.constant(0.0))
+    out.write_text(backend._train.experimental_get_compiler_ir(*arguments)(stage="hlo"))
+
+
+def compiled(hlo: str) -> str:
+    """The program that XLA's GPU pipeline makes of an HLO module, as text."""
+    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "XLA_FLAGS": FLAGS}
+    import jax_plugins.xla_cuda12 as cuda
+    from jax._src import compiler
+    from jax._src.interpreters import mlir
+    from jax._src.lib import xla_client
+    from jaxlib.mlir import ir
+
+    cuda._load_nvidia_libraries()
+    plugin = xla_client.load_pjrt_plugin_dynamically("cuda", str(cuda._get_library_path()))
+    xla_client.initialize_pjrt_plugin("cuda")
+    card = xla_client.make_c_api_device_topology(plugin, "1x1x1", topology="1x1x1", target_config=H200)
+    devices = card._make_compile_only_devices()
+    # TensorFlow copies what it returns, an operation that the way to JAX's compiler does not know.
+    module = xla_client._xla.hlo_module_from_text(hlo.replace(" copy(", " reshape("))
+    stable = xla_client._xla.mlir.hlo_to_stablehlo(module.as_serialized_hlo_module_proto())
+    with mlir.make_ir_context():
+        program = ir.Module.parse(stable)
+    options = compiler.get_compile_options(num_replicas=1, num_partitions=1)
+    executable = devices[0].client.compile(program, xla_client.DeviceList(tuple(devices)), options)
+    return executable.hlo_modules()[0].to_string()
+
+
+def size(shape: str, parameters: str) -> int:
+    """Bytes of all arrays in an HLO type; `parameters` is the length of the flat vector, which is left out."""
+    arrays = re.findall(r"(\w+)\[([\d,]*)\]", shape)
+    return sum(
+        BYTES.get(kind, 0) * math.prod(int(n) for n in sides.split(",") if n)
+        for kind, sides in arrays
+        if sides != parameters
+    )
+
+
+def kernels_of(program: str) -> list[tuple[str, int]]:
+    """Kind, and bytes read and written, of each kernel of a compiled program."""
+    entry = program[program.index("\nENTRY") :]
+    parameters = max(re.findall(r"f32\[(\d+)\]", entry), key=int)
+    sizes: dict[str, int] = {}
+    found = []
+    for name, shape, operation, operands in re.findall(r"%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*?)\)", entry):
+        sizes[name] = size(shape, parameters)
+        if operation in ("fusion", "custom-call", "copy"):
+            moved = sizes[name] + sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.\-]+)", operands))
+            found.append(("product" if operation == "custom-call" else re.sub(r"[.\d]+$", "", name), moved))
+    return found
+
+
+@main.command()
+@click.argument("hlo", type=click.Path(exists=True, path_type=Path))
+def kernels(hlo: Path) -> None:
+    """Compile a step for an H200 and list its kernels by kind."""
+    found = kernels_of(compiled(hlo.read_text()))
+    count, moved = Counter(kind for kind, _ in found), Counter[str]()
+    for kind, nbytes in found:
+        moved[kind] += nbytes
+    for kind, nbytes in moved.most_common():
+        click.echo(f"{count[kind]:5d}  {nbytes / 1e9:8.3f} GB  {kind}")
+    click.echo(f"{len(found):5d}  {sum(moved.values()) / 1e9:8.3f} GB  in all")
+
+
+if __name__ == "__main__":
+    main()
