@@ -11,6 +11,8 @@ DEVICE ?=
 ENGINE ?=
 PHASES ?=
 SPEC ?=
+NPROC ?=
+SCALING ?=
 RESULTS ?= results
 TORCH_INDEX ?=
 
@@ -42,7 +44,8 @@ LEFT_OUT := $(filter-out $(TESTABLE),spec aggregate mlx ipex cuda)
 
 OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out $(RESULTS) \
   $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device $(DEVICE)) $(if $(ENGINE),--engine $(ENGINE)) \
-  $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)")
+  $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
+  $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING))
 
 .PHONY: help bench report test lint clean $(foreach p,mlx cuda ipex,bench-$(p)) \
   $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p)) test-across
@@ -51,7 +54,7 @@ help: ## show this
 	@echo "deit-bench on this machine: $(PLATFORM)"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo "  make setup-*      one environment: spec, aggregate, mlx, cuda, ipex (made on first use anyway)"
-	@echo "Variables: PROFILE=quick|full PRECISION=fp32|bf16 DATA=folder|archive|synthetic DEVICE= ENGINE= PHASES=a,b SPEC=file"
+	@echo "Variables: PROFILE=quick|full PRECISION=fp32|bf16 DATA=folder|archive|synthetic DEVICE= ENGINE= PHASES=a,b SPEC=file NPROC=2 SCALING=weak"
 	@echo "           RESULTS=folder PYTHON=python3.12 TORCH_INDEX=url (a CPU-only index for torch)"
 
 bench: ## measure this machine in a few minutes, then show the comparison

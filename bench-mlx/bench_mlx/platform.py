@@ -1,11 +1,16 @@
 """What the parent process knows of this platform; imports no framework."""
 
+import json
 import os
+import socket
 import sys
+from contextlib import ExitStack
 from ctypes.util import find_library
+from pathlib import Path
 
-from shared_spec.backend import Platform
+from shared_spec.backend import Platform, Start
 from shared_spec.environment import has_nvidia_driver, usable_cores
+from shared_spec.parallel import World
 
 
 def _devices() -> tuple[str, ...]:
@@ -38,6 +43,49 @@ def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
     return env | _openblas_env(ranks) if device == "cpu" and sys.platform == "linux" else env
 
 
+def ranks_engine() -> str | None:
+    """Which of MLX's distributed backends the launcher's environment is for; None outside a launcher."""
+    marks = {"ring": "MLX_HOSTFILE", "nccl": "NCCL_HOST_IP", "mpi": "OMPI_COMM_WORLD_SIZE"}
+    return next((engine for engine, mark in marks.items() if os.environ.get(mark)), None)
+
+
+def world() -> World:
+    """This process's place among the ranks that mlx.launch has started."""
+    engine, env = ranks_engine(), os.environ
+    if engine == "mpi":
+        names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+        rank, size, local_rank, local_size = (int(env[f"OMPI_COMM_WORLD_{name}"]) for name in names)
+        return World(rank, size, local_rank, local_size, -(-size // local_size))
+    if engine == "nccl":  # the launcher shows each rank its GPU, and does not tell which hosts there are
+        return World(int(env["MLX_RANK"]), int(env["MLX_WORLD_SIZE"]))
+    if engine == "ring":
+        addresses = [rank[0].rpartition(":")[0] for rank in json.loads(Path(env["MLX_HOSTFILE"]).read_text())]
+        rank = int(env["MLX_RANK"])
+        mine = [other for other, address in enumerate(addresses) if address == addresses[rank]]
+        return World(rank, len(addresses), mine.index(rank), len(mine), len(set(addresses)))
+    return World()
+
+
+def _free_ports(count: int) -> int:
+    """The first of `count` ports in a row that are free."""
+    while True:
+        with ExitStack() as held:
+            first = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            try:
+                for port in range(first + 1, first + count):
+                    held.enter_context(socket.create_server(("127.0.0.1", port)))
+            except (OSError, OverflowError):
+                continue
+            return int(first)
+
+
+def launch(ranks: int, device: str, words: list[str]) -> list[Start]:
+    """mlx.launch, as the one thing to start for that many ranks of this host."""
+    mlx_launch = [str(Path(sys.executable).with_name("mlx.launch")), "-n", str(ranks)]
+    connected = ["--backend", "nccl"] if device == "cuda" else ["--backend", "ring", "-p", str(_free_ports(ranks))]
+    return [Start([*mlx_launch, *connected, "--", sys.executable, *words], {})]
+
+
 PLATFORM = Platform(
     name="mlx",
     package="bench_mlx",
@@ -47,4 +95,8 @@ PLATFORM = Platform(
     devices=_devices(),
     engines=("mlx",),
     worker_env=worker_env,
+    world=world,
+    group="bench_mlx.ranks:group",
+    launch=launch,
+    death=r"Node with rank (?P<rank>\d+) exited with code (?P<status>-?\d+)",
 )

@@ -8,15 +8,18 @@ from typing import Any
 import cpuinfo
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from bench_torch_ipex import onednn
 from bench_torch_ipex.model import DeiT
+from bench_torch_ipex.ranks import group
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.parallel import ALONE, Group
+from shared_spec.parallel import Group
 from shared_spec.spec import Spec
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
@@ -53,12 +56,13 @@ def _parameter_groups(model: DeiT, weight_decay: float) -> list[dict[str, Any]]:
 class TorchBackend:
     """shared_spec.backend.Backend for PyTorch; PyTorch's CPU kernels run to completion, so nothing is left to wait for."""
 
-    group: Group = ALONE
+    group: Group
 
     def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
         if device != "cpu":
             raise UserError(f"--device {device}: this package runs on cpu only.")
         self.spec, self.precision, self.engine = spec, precision, engine
+        self.group = group(device)
         self._ipex = _import_ipex() if engine == "ipex" else None
         torch.set_float32_matmul_precision("highest")
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -76,6 +80,14 @@ class TorchBackend:
             self._model, self._optimizer = self._ipex.optimize(
                 self._model, optimizer=self._optimizer, dtype=torch.float32, inplace=True, weights_prepack=False
             )
+        self._shared = self._among_ranks() if self.group.size > 1 else self._model
+
+    def _among_ranks(self) -> DistributedDataParallel:
+        """The model whose backward pass averages gradients over the ranks, bucket by bucket as they are ready."""
+        # All ranks load the same values, so none have to be sent at the start.
+        shared = DistributedDataParallel(self._model, gradient_as_bucket_view=True, static_graph=True, init_sync=False)
+        shared._set_ddp_runtime_logging_sample_rate(1)
+        return shared
 
     def describe(self) -> dict[str, Any]:
         bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -145,13 +157,24 @@ class TorchBackend:
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def _loss(self, model: torch.nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, targets = batch
         with self._autocast():
-            logits = self._model(images)
-        loss = F.cross_entropy(logits.float(), targets)
-        loss.backward()
-        return loss.detach()
+            logits = model(images)
+        return F.cross_entropy(logits.float(), targets)
+
+    def _backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Gradients of the mean loss over the global batch, which is returned."""
+        loss = self._loss(self._shared, batch)
+        mean = loss.detach()
+        if self.group.size > 1:
+            mean = mean / self.group.size
+            summing = dist.all_reduce(mean, async_op=True)  # done long before the backward pass is
+            loss.backward()
+            summing.wait()
+        else:
+            loss.backward()
+        return mean
 
     def train_step(self, batch: tuple[Tensor, Tensor], lr: float) -> Tensor:
         try:
@@ -166,7 +189,7 @@ class TorchBackend:
         return torch.stack((loss, norm))
 
     def gradients(self, batch: tuple[Tensor, Tensor]) -> dict[str, np.ndarray]:
-        self._backward(batch)
+        self._loss(self._model, batch).backward()
         found = {name: p.grad.numpy().copy() for name, p in self._model.named_parameters() if p.grad is not None}
         self._optimizer.zero_grad(set_to_none=True)
         return found
@@ -200,8 +223,11 @@ class TorchBackend:
         """The device is the host: the harness reads the process's high-water mark."""
 
     def communication(self) -> dict[str, float] | None:
-        """One process exchanges nothing."""
-        return None
+        if not isinstance(self._shared, DistributedDataParallel):
+            return None
+        told = self._shared._get_ddp_logging_data()
+        names = {"seconds": "avg_backward_comm_time", "overlapped_seconds": "avg_backward_compute_comm_overlap_time"}
+        return {name: 1e-9 * int(told.get(key, 0)) for name, key in names.items()}
 
     def memory(self) -> dict[str, int | None]:
         return {}

@@ -1,10 +1,12 @@
 """What the parent process knows of this platform; imports no framework."""
 
+import os
 import platform
 import sys
 
-from shared_spec.backend import Platform
+from shared_spec.backend import Platform, Start
 from shared_spec.environment import usable_cores
+from shared_spec.parallel import World
 
 
 def _has_ipex() -> bool:
@@ -13,7 +15,7 @@ def _has_ipex() -> bool:
 
 
 def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
-    """Environment of a phase process: one bound thread per physical core, and an allocator that keeps its memory.
+    """Environment of a phase process: one bound thread per physical core of its share, and an allocator that keeps its memory.
 
     glibc gives blocks over 128 KiB back to the system at every free, so that each training step would fault all
     its activations in again: 4 to 8 % of a step on two cores. The thresholds keep freed blocks in the process.
@@ -30,6 +32,20 @@ def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
     return env
 
 
+def world() -> World:
+    """This process's place among the ranks that torchrun has started."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
+    if not all(name in os.environ for name in names):
+        return World()
+    return World(*(int(os.environ[name]) for name in names))
+
+
+def launch(ranks: int, device: str, words: list[str]) -> list[Start]:
+    """torchrun, as the one thing to start for that many ranks of this host."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return [Start([*torchrun, *words], {})]
+
+
 PLATFORM = Platform(
     name="torch-ipex",
     package="bench_torch_ipex",
@@ -39,4 +55,8 @@ PLATFORM = Platform(
     devices=("cpu",),
     engines=("ipex", "stock") if _has_ipex() else ("stock",),
     worker_env=worker_env,
+    world=world,
+    group="bench_torch_ipex.ranks:group",
+    launch=launch,
+    death=r"rank +: (?P<rank>\d+) \(local_rank: \d+\)\n +exitcode +: (?P<status>-?\d+)",
 )

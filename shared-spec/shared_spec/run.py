@@ -390,6 +390,9 @@ class Run:
     def _job(self, planned: Planned, data_path: Path | None, stem: str, batch_size: int) -> Job:
         r = self.request
         ranks = r.ranks if planned.phase in phases.PARALLEL else 1
+        worker_env = r.platform.worker_env(r.device, r.engine, ranks)
+        if self.group.size > 1:  # the phase runs here, with what this process was started with
+            worker_env = {name: os.environ.get(name, "") for name in worker_env}
         return Job(
             phase=planned.phase,
             repeat=planned.repeat,
@@ -401,9 +404,7 @@ class Run:
             batch_size=batch_size,
             spec=r.spec.to_dict(),
             data=str(data_path) if data_path else None,
-            worker_env=r.platform.worker_env(
-                r.device, r.engine, ranks if self.group is ALONE else r.platform.world().local_size
-            ),
+            worker_env=worker_env,
             outcome=str(self.folder.outcomes.absolute() / f"{stem}.json"),
             checkpoint=str(self.folder.checkpoint(planned).absolute()),
             stop=r.stop,

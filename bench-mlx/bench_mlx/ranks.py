@@ -1,0 +1,42 @@
+"""The ranks of a run, connected by mlx.core.distributed: ring over TCP, MPI, or NCCL on CUDA."""
+
+import socket
+from functools import cache
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from bench_mlx.platform import ranks_engine, world
+from shared_spec.parallel import ALONE, Group, gathered_values
+
+TRANSPORTS = {"ring": "tcp", "mpi": "mpi", "nccl": "nccl"}
+
+
+class MlxGroup:
+    """shared_spec.parallel.Group over MLX's; `mlx.launch` says who its ranks are.
+
+    Attributes:
+        ranks: MLX's own group, for its collectives.
+    """
+
+    def __init__(self) -> None:
+        self.engine = ranks_engine()
+        self.ranks = mx.distributed.init(strict=True, backend=self.engine)
+        self.rank, self.size = self.ranks.rank(), self.ranks.size()
+        self.hosts = world().hosts
+        if self.engine == "nccl":  # its launcher does not say
+            self.hosts = len(set(gathered_values(self, socket.gethostname())))
+
+    def describe(self) -> dict[str, Any]:
+        transport = TRANSPORTS[self.engine]
+        return {"engine": f"mlx.core.distributed, {self.engine}", "transport": transport, "hosts": self.hosts}
+
+    def all_gather(self, words: np.ndarray) -> np.ndarray:
+        return np.array(mx.distributed.all_gather(mx.array(words)[None], group=self.ranks))
+
+
+@cache
+def group(device: str) -> Group:
+    """The ranks that mlx.launch has started; the group of one process where it has not."""
+    return MlxGroup() if world().size > 1 else ALONE
