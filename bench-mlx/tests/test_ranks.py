@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from bench_mlx.platform import PLATFORM, launch, world
-from shared_spec import results, testing
+from shared_spec import jsonio, results, testing
 from shared_spec.parallel import World
 
 PACKAGE = "bench_mlx"
@@ -72,20 +72,28 @@ def test_a_stopped_rank_ends_the_phase_in_time(tmp_path):
     assert outcome["reason"] == "rank 0: nothing moved for 8 s: a rank has died or hangs"
 
 
-def test_two_hosts_are_one_training(alone, tmp_path):
+@pytest.fixture
+def hosts():
     if reason := testing.why_not_two_hosts():
         pytest.skip(reason)
-    hostfile = tmp_path / "hosts"  # what mlx.launch hands to each host that it reaches by ssh
+    with testing.two_hosts() as found:
+        yield found
+
+
+def start_on(hosts, spec, out, *asked):
+    hostfile = out / "hosts"  # what mlx.launch hands to each host that it reaches by ssh
     hostfile.write_text(json.dumps([[f"{address}:32323"] for address in testing.ADDRESSES]))
-    with testing.two_hosts() as hosts:
-        lines, envs = [], []
-        for rank, enter in enumerate(hosts):
-            asked = ("--phases", "conformance,convergence", *CPU)
-            words = testing.command(PACKAGE, testing.small_spec(3), tmp_path / f"host-{rank}", *asked)
-            lines.append([*enter, sys.executable, *words])
-            envs.append({"MLX_HOSTFILE": str(hostfile), "MLX_RANK": str(rank)})
-        processes = testing.run_on_hosts(lines, envs)
-        said = [process.communicate(timeout=200)[0] for process in processes]
+    lines, envs = [], []
+    for rank, enter in enumerate(hosts):
+        words = testing.command(PACKAGE, spec, out / f"host-{rank}", *asked, *CPU)
+        lines.append([*enter, sys.executable, *words])
+        envs.append({"MLX_HOSTFILE": str(hostfile), "MLX_RANK": str(rank)})
+    return testing.run_on_hosts(lines, envs)
+
+
+def test_two_hosts_are_one_training(alone, hosts, tmp_path):
+    processes = start_on(hosts, testing.small_spec(3), tmp_path, "--phases", "conformance,convergence")
+    said = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     result = testing.newest_result(tmp_path / "host-0")
     assert result["parallel"]["hosts"] == 2
@@ -94,6 +102,20 @@ def test_two_hosts_are_one_training(alone, tmp_path):
     assert convergence["parallel"] == {"world_sizes": [2]}
     np.testing.assert_allclose(convergence["loss_trace"], alone, rtol=1e-5)
     assert not list((tmp_path / "host-1").glob("*.json"))
+
+
+def test_a_rank_killed_on_another_host_ends_both_and_the_training_goes_on(hosts, tmp_path):
+    spec, asked = testing.small_spec(60), ("--phases", "convergence")
+    processes = start_on(hosts, spec, tmp_path, *asked)
+    testing.wait_for(lambda: list(tmp_path.glob("host-0/.runs/*/convergence-0.safetensors")))
+    processes[1].kill()
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [1, -signal.SIGKILL], said
+    assert "convergence failed" in said[0]
+    (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.json")
+    assert jsonio.read(kept)["status"] == "failed"
+    (outcome,) = testing.run(PACKAGE, spec, tmp_path / "host-0", *asked, *CPU)["phases"]
+    assert outcome["measurements"]["parallel"] == {"world_sizes": [2, 1]}
 
 
 def test_the_place_among_the_ranks_is_the_launchers(monkeypatch, tmp_path):

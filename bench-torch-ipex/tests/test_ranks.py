@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import psutil
 import pytest
 
 from bench_torch_ipex.platform import world
-from shared_spec import results, testing
+from shared_spec import jsonio, results, testing
 from shared_spec.parallel import World
+from shared_spec.spec import Spec
 
 PACKAGE = "bench_torch_ipex"
 
@@ -59,20 +61,28 @@ def test_a_killed_rank_ends_the_phase_and_the_training_goes_on_alone(alone: list
     assert len(measured["epochs"]) == 60
 
 
-def test_two_hosts_are_one_training(alone: list[float], tmp_path: Path) -> None:
+@pytest.fixture
+def hosts() -> Iterator[list[list[str]]]:
     if reason := testing.why_not_two_hosts():
         pytest.skip(reason)
-    with testing.two_hosts() as hosts:
-        lines, envs = [], []
-        for rank, enter in enumerate(hosts):
-            torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-            torchrun += ["--node-rank", str(rank), "--master-addr", testing.ADDRESSES[0], "--master-port", "29500"]
-            asked = ("--phases", "conformance,convergence", "--engine", "stock")
-            words = testing.command(PACKAGE, testing.small_spec(3), tmp_path / f"host-{rank}", *asked)
-            lines.append([*enter, *torchrun, *words])
-            envs.append({"GLOO_SOCKET_IFNAME": testing.INTERFACES[rank]})
-        processes = testing.run_on_hosts(lines, envs)
-        said = [process.communicate(timeout=200)[0] for process in processes]
+    with testing.two_hosts() as found:
+        yield found
+
+
+def start_on(hosts: list[list[str]], spec: Spec, out: Path, *asked: object) -> list[subprocess.Popen[str]]:
+    lines, envs = [], []
+    for rank, enter in enumerate(hosts):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+        torchrun += ["--node-rank", str(rank), "--master-addr", testing.ADDRESSES[0], "--master-port", "29500"]
+        words = testing.command(PACKAGE, spec, out / f"host-{rank}", *asked, "--engine", "stock")
+        lines.append([*enter, *torchrun, *words])
+        envs.append({"GLOO_SOCKET_IFNAME": testing.INTERFACES[rank]})
+    return testing.run_on_hosts(lines, envs)
+
+
+def test_two_hosts_are_one_training(alone: list[float], hosts: list[list[str]], tmp_path: Path) -> None:
+    processes = start_on(hosts, testing.small_spec(3), tmp_path, "--phases", "conformance,convergence")
+    said = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     result = testing.newest_result(tmp_path / "host-0")
     assert result["parallel"]["hosts"] == 2
@@ -81,6 +91,23 @@ def test_two_hosts_are_one_training(alone: list[float], tmp_path: Path) -> None:
     assert convergence["parallel"] == {"world_sizes": [2]}
     np.testing.assert_allclose(convergence["loss_trace"], alone, rtol=1e-5)
     assert not list((tmp_path / "host-1").glob("*.json"))
+
+
+def test_a_rank_killed_on_another_host_ends_both_and_the_training_goes_on(
+    hosts: list[list[str]], tmp_path: Path
+) -> None:
+    spec, asked = testing.small_spec(60), ("--phases", "convergence")
+    processes = start_on(hosts, spec, tmp_path, *asked)
+    testing.wait_for(lambda: list(tmp_path.glob("host-0/.runs/*/convergence-0.safetensors")))
+    (rank,) = psutil.Process(processes[1].pid).children()
+    os.kill(rank.pid, signal.SIGKILL)
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], said
+    assert "convergence failed" in said[0]
+    (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.json")
+    assert jsonio.read(kept)["status"] == "failed"
+    (outcome,) = testing.run(PACKAGE, spec, tmp_path / "host-0", *asked, "--engine", "stock")["phases"]
+    assert outcome["measurements"]["parallel"] == {"world_sizes": [2, 1]}
 
 
 def test_the_place_among_the_ranks_is_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
