@@ -42,10 +42,10 @@ class PatchEmbed(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Over the last axis, computed in float32: PyTorch sums the gradients of weight and bias in the input's type."""
+    """Over the last axis, computed in float32; in training as a float32 operator, whose gradients are sums in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).to(x.dtype)
+        return super().forward(x.float()).to(x.dtype) if torch.is_grad_enabled() else super().forward(x)
 
 
 class Attention(nn.Module):

@@ -53,25 +53,25 @@ class Linear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
-        self._packed: tuple[Any, Tensor | None] = (None, None)
+        self._packed_for: Any = None
+        self._packed: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if not available(dtype):
             return super().forward(x)
-        x, bias = x.to(dtype), self.bias.to(dtype)
         if torch.is_grad_enabled():
-            result: Tensor = _Product.apply(x, self.weight.to(dtype), bias)
+            result: Tensor = _Product.apply(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
             return result
-        return product(x, self._pack(dtype, x.shape[:-1].numel()), bias)
+        return product(x.to(dtype), *self._pack(dtype, x.shape[:-1].numel()))
 
-    def _pack(self, dtype: torch.dtype, rows: int) -> Tensor:
-        """The weight in the layout that oneDNN prefers for a product with this many rows."""
-        key = (self.weight._version, dtype, rows)
-        if self._packed[0] != key:
-            weight = self.weight.detach().to(dtype)
-            self._packed = (key, torch.ops.mkldnn._reorder_linear_weight(weight, rows))
-        return self._packed[1]
+    def _pack(self, dtype: torch.dtype, rows: int) -> tuple[Tensor, Tensor]:
+        """Weight, in the layout that oneDNN prefers for a product with this many rows, and bias."""
+        key = (self.weight._version, self.bias._version, dtype, rows)
+        if self._packed is None or self._packed_for != key:
+            weight, bias = self.weight.detach().to(dtype), self.bias.detach().to(dtype)
+            self._packed_for, self._packed = key, (torch.ops.mkldnn._reorder_linear_weight(weight, rows), bias)
+        return self._packed
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
