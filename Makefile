@@ -38,6 +38,11 @@ LOCKS_mlx := $(if $(filter cuda,$(EXTRA_mlx)),requirements-cuda.lock)
 LOCKS_cuda := $(if $(filter cuda,$(EXTRA_cuda)),requirements-cuda.lock)
 PIP_ipex := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+# Environments that a platform's peers need; timm competes on an NVIDIA GPU.
+PEERS_mlx := mlx-image $(if $(NVIDIA),timm)
+PEERS_cuda := keras-hub $(if $(NVIDIA),timm)
+PEERS_ipex := torch-2.8 torch-newest
+
 # Which folders' tests can run here; TensorFlow's CUDA package is for Linux.
 TESTABLE := spec aggregate mlx ipex $(if $(filter Linux-%,$(SYSTEM)),cuda)
 LEFT_OUT := $(filter-out $(TESTABLE),spec aggregate mlx ipex cuda)
@@ -47,7 +52,7 @@ OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out $(RESULTS) \
   $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
   $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING))
 
-.PHONY: help bench report test lint clean $(foreach p,mlx cuda ipex,bench-$(p)) \
+.PHONY: help bench report test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
   $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p)) test-across
 
 help: ## show this
@@ -67,6 +72,11 @@ bench-cuda: setup-cuda ## full benchmark with TensorFlow on an NVIDIA GPU
 bench-ipex: setup-ipex ## full benchmark with PyTorch and Intel's extension on a CPU
 bench-mlx bench-cuda bench-ipex: bench-%:
 	@$(FOLDER_$*)/.venv/bin/python -m $(PACKAGE_$*) run $(OPTIONS)
+
+peers-mlx: setup-mlx ## this project's step against public implementations: peers-mlx, peers-cuda, peers-ipex
+peers-mlx peers-cuda peers-ipex: peers-%: setup-%
+	@$(foreach e,$(PEERS_$*),$(MAKE) --no-print-directory $(FOLDER_$*)/benchmarks/.venv-$(e)/.done && )true
+	@$(FOLDER_$*)/.venv/bin/python $(FOLDER_$*)/benchmarks/peers.py --out $(RESULTS)/peers/$*.json $(if $(DEVICE),--device $(DEVICE))
 
 report: setup-aggregate ## compare all results: a table here, report/ with tables and plots
 	@aggregate/.venv/bin/python -m aggregate $(RESULTS)/*.json
@@ -113,6 +123,21 @@ $(FOLDER_$(1))/.venv/.done: $(FOLDER_$(1))/requirements.lock $(FOLDER_$(1))/pypr
 endef
 $(foreach p,spec aggregate mlx cuda ipex,$(eval $(call environment,$(p))))
 
+# $(1): platform word, $(2): environment. What a peer needs, and shared-spec and this folder to drive it.
+define peers_environment
+$(FOLDER_$(1))/benchmarks/.venv-$(2)/.done: $(FOLDER_$(1))/benchmarks/requirements-$(2).txt
+	@echo "Setting up $(FOLDER_$(1))/benchmarks/.venv-$(2)"
+	@$(PYTHON) -m venv $$(@D)
+	@$$(@D)/bin/pip install --quiet --disable-pip-version-check $(PIP_$(1)) -r $$< \
+	  $(if $(filter $(2),timm),,$(foreach lock,$(LOCKS_$(1)),-r $(FOLDER_$(1))/$(lock)))
+	@for alone in $(FOLDER_$(1))/benchmarks/no-deps-$(2).txt; do \
+	  [ ! -e $$$$alone ] || $$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $$$$alone; done
+	@$$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -e shared-spec
+	@$$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -e $(FOLDER_$(1))
+	@touch $$@
+endef
+$(foreach p,mlx cuda ipex,$(foreach e,$(PEERS_$(p)),$(eval $(call peers_environment,$(p),$(e)))))
+
 clean: ## remove environments, caches and the report; results stay
-	rm -rf */.venv report
+	rm -rf */.venv */benchmarks/.venv-* report
 	find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache -o -name .hypothesis | xargs rm -rf
