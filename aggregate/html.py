@@ -31,6 +31,10 @@ class Inlined:
         return self.plot.missing
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        return self.plot.notes
+
+    @property
     def svg(self) -> bool:
         return bool(self.plot.svg)
 

@@ -44,7 +44,7 @@ METRICS = (
     Metric("conformance_checks", "conformance", "Conformance checks passed", "", 4,
            "checks on this machine that model, gradients and updates are the specified ones", "sum"),
     Metric("conformance_worst", "conformance", "Worst figure / its bound", "", 2,
-           "largest ratio of a check's figure to its bound; at most 1 where all passed"),
+           "largest ratio of a check's figure to its bound; at most 1 where all passed, exact ones counting as 0"),
     Metric("training_throughput", "training", "Training throughput", "images/s", 4,
            "batch * steps / seconds over the whole window, without a wait per step; the median of the repeats"),
     Metric("efficiency", "training", "Training efficiency", "%", 4,
@@ -227,15 +227,18 @@ def _percentile(metric: str, samples: Sequence[float], q: int, unit: float = 1e3
 def _conformance(measured: Measured, result: Result, prices: Prices) -> Iterator[Figure]:
     checks = measured["checks"]
     yield Figure("conformance_checks", sum(check["passed"] for check in checks), len(checks))
-    ratios = [
-        check["figure"] / check["bound"] for check in checks if check["figure"] is not None and check["bound"] > 0
-    ]
-    if len(ratios) < len(checks):
-        yield Figure(
-            "conformance_worst", math.nan, len(ratios), reason="not every check has a finite figure and a bound above 0"
-        )
-    else:
+    ratios = [_of_bound(check["figure"], check["bound"]) for check in checks]
+    if all(map(math.isfinite, ratios)):
         yield Figure("conformance_worst", max(ratios), len(ratios))
+    else:
+        yield Figure("conformance_worst", math.nan, len(ratios), reason="a figure is not finite, or above a bound of 0")
+
+
+def _of_bound(figure: float | None, bound: float) -> float:
+    """A figure as a part of its bound; 0 where both are, which is how an exact check is passed."""
+    if figure is None or (bound <= 0 < figure):
+        return math.inf
+    return figure / bound if bound > 0 else 0.0
 
 
 def _training(measured: Measured, result: Result, prices: Prices) -> Iterator[Figure]:

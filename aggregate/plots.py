@@ -1,6 +1,8 @@
 """The plots: one style, colours of Okabe and Ito with a marker and a hatch for each platform, readable in grey."""
 
 import io
+import itertools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from aggregate import metrics
-from aggregate.compare import Run, Section, TraceKey, Traces, relative_difference, traces
+from aggregate.compare import Run, Section, TraceKey, Traces, merged, relative_difference, traces
 from aggregate.metrics import METRIC
-from aggregate.tables import number
+from aggregate.tables import number, shown
 
 STYLE: Any = {  # what rc_context takes is a literal type of 300 names
     "figure.dpi": 100,
@@ -62,6 +64,7 @@ class Plot:
         alt: what it shows, in words.
         png, svg: empty where there is nothing to show.
         missing: what is not in it and why.
+        notes: what to know when reading it, a sentence each.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Plot:
     png: bytes
     svg: bytes
     missing: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,7 @@ def loss(runs: Sequence[Run]) -> Figure:
     figure.suptitle("Loss of the first training steps", x=0.01, ha="left", weight="bold", size=11)
     parts = figure.subfigures(len(groups), squeeze=False, height_ratios=[2.9 + 0.16 * len(t) for t in groups.values()])
     styles = {run.letter: _line_style(i) for i, run in enumerate(runs)}
-    names = {run.letter: f"{run.letter}   {_name(run)} · {run.content['precision']}" for run in runs}
+    names = {run.letter: _legend(run) for run in runs}
     for part, (key, of_run) in zip(parts.flat, groups.items(), strict=True):
         left, right = part.subplots(1, 2) if len(of_run) > 1 else (part.subplots(), None)
         left.set_title(f"{key.data[0]}, batch {key.batch_size:,}, seed {key.seed}")
@@ -285,14 +289,35 @@ def _line_style(i: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _values(run: Run, metric: str) -> np.ndarray:
-    """The metric's value in every repeat that has one an axis can carry."""
-    values = np.array([figure.value for figure in run.figures.get((metric, None), []) if not figure.reason])
-    return values if _drawable(values) else np.array([])
+@dataclass(frozen=True)
+class Repeats:
+    """One metric of a run, its repeats merged as in the tables.
+
+    Attributes:
+        values: of the repeats that have one an axis can carry.
+        middle: median of all, one that never comes counting as longer than any other; NaN where it has no value.
+        words: the median and how many repeats are behind it, or why there is none.
+    """
+
+    values: np.ndarray
+    middle: float
+    words: str
+
+
+def _repeats(run: Run, metric: str) -> Repeats:
+    figures = run.figures.get((metric, None), [])
+    values = np.array([figure.value for figure in figures if not figure.reason])
+    if not _drawable(values):
+        return Repeats(np.array([]), math.nan, "not reached" if any(f.never for f in figures) else "not known")
+    middle = merged(figures)["value"]
+    missed = sum(figure.never for figure in figures)
+    n = f"n = {len(values)}" + f" of {len(values) + missed}" * bool(missed)
+    median = "median: never" if math.isnan(middle) else shown(middle, METRIC[metric])
+    return Repeats(values, middle, f"{median}  ({n})")
 
 
 def _has(*wanted: str) -> Callable[[Run], bool]:
-    return lambda run: any(len(_values(run, metric)) for metric in wanted)
+    return lambda run: any(len(_repeats(run, metric).values) for metric in wanted)
 
 
 def _rows(title: str, runs: Sequence[Run], wanted: Sequence[str]) -> Figure:
@@ -311,8 +336,8 @@ def _rows(title: str, runs: Sequence[Run], wanted: Sequence[str]) -> Figure:
 
 
 def _row_values(axes: Axes, runs: Sequence[Run], metric: str) -> None:
-    of_run = [_values(run, metric) for run in runs]
-    present = np.concatenate(of_run)
+    of_run = [_repeats(run, metric) for run in runs]
+    present = np.concatenate([repeats.values for repeats in of_run])
     unit = next((f.unit for run in runs for f in run.figures.get((metric, None), []) if f.unit), METRIC[metric].unit)
     logarithmic = bool(len(present) and present.max() > LOG_FROM * present.min())
     axes.set_xlabel(", ".join(filter(None, (METRIC[metric].title.strip(), unit, "logarithmic" * logarithmic))))
@@ -321,20 +346,19 @@ def _row_values(axes: Axes, runs: Sequence[Run], metric: str) -> None:
         axes.set_xlim(present.min() / 1.5, present.max() * 4)
     elif len(present):
         axes.set_xlim(0, present.max() * 1.5)
+    else:
+        axes.set_xticks([])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    for y, (run, values) in enumerate(zip(runs, of_run, strict=True)):
-        if not len(values):
-            axes.text(
-                0.02, y, "not measured", transform=axes.get_yaxis_transform(), va="center", size=8, style="italic"
-            )
+    for y, (run, repeats) in enumerate(zip(runs, of_run, strict=True)):
+        if not len(repeats.values):
+            axes.text(0.02, y, repeats.words, transform=axes.get_yaxis_transform(), va="center", size=8, style="italic")
             continue
         colour, marker, _ = PLATFORM[run.content["platform"]]
-        middle = float(np.median(values))
-        axes.plot([values.min(), values.max()], [y, y], color="black", linewidth=1.5, marker="|", markersize=10)
-        axes.plot([middle], [y], marker, color=colour, markeredgecolor="black", markersize=8)
-        words = f"{number(middle, 3)}  (n = {len(values)})"
-        axes.annotate(words, (values.max(), y), (8, 0), textcoords="offset points", va="center", size=8)
+        low, high = repeats.values.min(), repeats.values.max()
+        axes.plot([low, high], [y, y], color="black", linewidth=1.5, marker="|", markersize=10)
+        axes.plot([repeats.middle], [y], marker, color=colour, markeredgecolor="black", markersize=8)
+        axes.annotate(repeats.words, (high, y), (8, 0), textcoords="offset points", va="center", size=8)
 
 
 def target(runs: Sequence[Run]) -> Figure:
@@ -364,30 +388,37 @@ def efficiency(runs: Sequence[Run]) -> Figure:
     return _rows("Training against the device's own matrix products", runs, ("efficiency", "ceiling"))
 
 
+BY_BATCH = {
+    "batch_throughput": "training, images/s",
+    "batch_memory": "training, peak memory, GiB",
+    "inference_throughput": "inference, images/s",
+}
+
+
 def batch(runs: Sequence[Run]) -> Figure:
-    """Throughput and memory against the batch size, training and inference."""
+    """Throughput and memory against the batch size, training and inference, each where any run has it."""
+    shown = [metric for metric in BY_BATCH if any(_by_batch(run, metric) for run in runs)]
     figure = Figure(figsize=(WIDTH, 3.6 + 0.16 * len(runs)))
     figure.suptitle("Throughput and memory against batch size", x=0.01, ha="left", weight="bold", size=11)
-    panels = figure.subplots(1, 3)
-    for axes, metric, label in zip(
-        panels,
-        ("batch_throughput", "batch_memory", "inference_throughput"),
-        ("training, images/s", "training, peak memory, GiB", "inference, images/s"),
-        strict=True,
-    ):
-        axes.set_title(label)
-        axes.set_xlabel("batch size")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("linear" if metric == "batch_memory" else "log")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, metric in zip(panels, shown, strict=True):
+        axes.set_title(BY_BATCH[metric])
+        if metric == "batch_memory":  # what grows in proportion is a straight line only on linear axes
+            axes.set_xlabel("batch size")
+        else:
+            axes.set_xlabel("batch size, logarithmic")
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
         for formatted in (axes.xaxis, axes.yaxis):
             formatted.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
             formatted.set_minor_formatter(NullFormatter())
-        if metric == "batch_memory":
-            axes.set_ylim(bottom=0)
         for i, run in enumerate(runs):
             points = _by_batch(run, metric)
             style = {**_line_style(i), "markevery": None}
             axes.plot([b for b, _ in points], [v for _, v in points], label=_legend(run), **style)
+        if metric == "batch_memory":
+            axes.set_xlim(left=0)
+            axes.set_ylim(bottom=0)  # only now: before, it would keep the axis from growing with what is drawn
     _legend_below(figure, panels[0])
     return figure
 
@@ -402,8 +433,53 @@ def _by_batch(run: Run, metric: str) -> list[tuple[int, float]]:
     return sorted(found)
 
 
+def growth(run: Run) -> list[str]:
+    """How memory and time grow with the batch, and from where on they grow faster than it."""
+    return [
+        *_memory_growth(_by_batch(run, "batch_memory")),
+        *_slower("training", _by_batch(run, "batch_throughput")),
+        *_slower("inference", _by_batch(run, "inference_throughput")),
+    ]
+
+
+STEEPER = 1.25
+"""Memory for another image, from one batch to the next, above this multiple of what it was at first, is no longer
+linear; allocators round, so that less says nothing."""
+SLOWER = 1.05
+"""An image that takes this much longer than in a smaller batch: time grows faster than the batch."""
+
+
+def _memory_growth(points: Sequence[tuple[int, float]]) -> list[str]:
+    if len(points) < 2:
+        return []
+    (first, least), (last, most) = points[0], points[-1]
+    each = 1024 * (most - least) / (last - first)
+    said = f"from batch {first:,} to {last:,} the peak memory grows by {number(each, 3)} MiB an image"
+    slopes = [(m - k) / (b - a) for (a, k), (b, m) in itertools.pairwise(points)]
+    steep = [points[i][0] for i, slope in enumerate(slopes) if slope > STEEPER * max(slopes[0], 0) and slope > 0]
+    return [f"{said}, and more steeply from batch {steep[0]:,} on" if steep else said]
+
+
+def _slower(what: str, points: Sequence[tuple[int, float]]) -> list[str]:
+    """The first batch at which an image takes longer than it did in a smaller one."""
+    best, best_at = 0.0, 0
+    for size, rate in points:
+        if rate * SLOWER < best:
+            took = f"an image takes {best / rate:.2f} times as long as at batch {best_at:,}"
+            return [f"{what} time grows faster than the batch at {size:,}: {took}"]
+        if rate > best:
+            best, best_at = rate, size
+    return []
+
+
+def _meters(run: Run) -> list[str]:
+    """Which meter the figures are from: those of different ones do not compare."""
+    energies = [measured["energy"] for measured in run.measured("training")]
+    return list(dict.fromkeys(metrics.meter(energy) for energy in energies if energy["joules"] is not None))
+
+
 def _legend(run: Run) -> str:
-    return f"{run.letter}   {_name(run)} · {_shorten(run.hardware.short, 30)}"
+    return f"{run.letter}   {_name(run)} · {run.content['precision']} · {_shorten(run.hardware.short, 40)}"
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
@@ -452,24 +528,30 @@ def _log_where_far_apart(axes: Axes) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plot: stem of its file names, title, which runs have something to show in it, and what draws those."""
+    """A kind of plot: stem of its file names, title, which runs have something to show in it, what draws those.
+
+    Attributes:
+        what: what a run needs to be in it.
+        says: sentences that belong below it, of one run.
+    """
 
     stem: str
     title: str
     what: str
     shows: Callable[[Run], bool]
     draw: Callable[[Sequence[Run]], Figure]
+    says: Callable[[Run], list[str]] = lambda run: []
 
 
 KINDS = (
     Kind("throughput", "Training throughput", "training window", lambda run: _drawable(_block_rates(run)), throughput),
     Kind("latency", "Latency distribution", "set of latency samples", lambda run: _drawable(_latencies(run)), latency),
     Kind("batch", "Throughput and memory against batch", "figure by batch",
-         lambda run: bool(_by_batch(run, "batch_throughput") or _by_batch(run, "inference_throughput")), batch),
+         lambda run: any(_by_batch(run, metric) for metric in BY_BATCH), batch, growth),
     Kind("accuracy", "Accuracy against time, energy and cost", "full training",
          lambda run: bool(run.measured("convergence")), accuracy),
     Kind("target", "Time to target", "full training", lambda run: bool(run.measured("convergence")), target),
-    Kind("energy", "Power and energy", "meter's figure", _has("power", "energy_per_image"), energy),
+    Kind("energy", "Power and energy", "meter's figure", _has("power", "energy_per_image"), energy, _meters),
     Kind("cost", "Cost", "cost of a full training", _has("cost_full", "electricity_full"), cost),
     Kind("efficiency", "Efficiency", "efficiency", _has("efficiency"), efficiency),
     Kind("loss", "Loss traces", "loss trace", lambda run: bool(traces([run])), loss),
@@ -510,4 +592,5 @@ def _draw(kind: Kind, section: Section) -> Plot:
     if len(able) > MAX_RUNS:
         missing.append(f"The first {MAX_RUNS} of {len(able):,} runs are drawn.")
     names = ", ".join(f"{run.letter} ({_name(run)} · {run.content['precision']})" for run in shown)
-    return Plot(name, kind.title, f"{kind.title} of {names}", *_files(kind.draw(shown)), " ".join(missing))
+    said = tuple(f"{run.letter}: {text}." for run in shown for text in kind.says(run))
+    return Plot(name, kind.title, f"{kind.title} of {names}", *_files(kind.draw(shown)), " ".join(missing), said)

@@ -304,7 +304,8 @@ def _runs(runs: Sequence[Run]) -> str:
 
 def _plot(plot: Plot) -> str:
     image = f"![{escaped(plot.alt)}](plots/{plot.name}.png)" if plot.png else ""
-    return "\n\n".join(part for part in (f"### {plot.title}", image, plot.missing) if part)
+    notes = "\n".join(f"- {escaped(note)}" for note in plot.notes)
+    return "\n\n".join(part for part in (f"### {plot.title}", image, plot.missing, notes) if part)
 
 
 def _widest(found: Sequence[Parting]) -> tuple[list[Parting], str]:

@@ -103,6 +103,8 @@ def shown(value: float, metric: Metric) -> str:
     """A value as the tables have it, without its unit."""
     if metric.unit == "%" and abs(value) < 1e4:
         return f"{round(value, 1) + 0.0:.1f}"  # + 0.0: never "-0.0"
+    if not metric.unit and value == round(value):  # a count
+        return f"{value:,.0f}"
     return number(value, metric.digits)
 
 

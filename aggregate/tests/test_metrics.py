@@ -177,6 +177,8 @@ def test_conformance_worst_check() -> None:
     found = figures(content)
     assert (found["conformance_checks"].value, found["conformance_checks"].n) == (5, 5)
     assert found["conformance_worst"].value == pytest.approx(0.9)
+    checks[1] |= {"figure": 0.0, "bound": 0.0}
+    assert figures(content)["conformance_worst"].value == pytest.approx(0.9)
     checks[0]["figure"] = None
     assert math.isnan(figures(content)["conformance_worst"].value)
 

@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 from aggregate import compare, plots
@@ -101,6 +102,46 @@ def test_extreme_but_valid_numbers() -> None:
         assert plot.png or name in ("accuracy", "target", "cost")
         if name in ("throughput", "latency"):
             assert plot.missing.endswith("to show: C.")
+
+
+def test_memory_against_batch_is_within_its_axes() -> None:
+    figure = plots.batch(as_runs(make_result("mlx", phases=FULL_PHASES)))
+    (memory,) = [axes for axes in figure.axes if "memory" in axes.get_title()]
+    assert len(figure.axes) == 3
+    (line,) = memory.lines
+    assert 0 < np.asarray(line.get_ydata(), dtype=float).max() < memory.get_ylim()[1]
+    assert [axes.get_title() for axes in plots.batch(as_runs(make_result())).axes] == ["inference, images/s"]
+
+
+def test_growth_with_the_batch_is_said_and_what_is_steeper_is_found() -> None:
+    linear, steep = [(32, 3.0), (64, 5.0), (192, 13.0)], [(32, 3.0), (64, 5.0), (128, 14.0)]
+    said = "from batch 32 to {} the peak memory grows by {} MiB an image"
+    assert plots._memory_growth(linear) == [said.format(192, "64.0")]
+    assert plots._memory_growth(steep) == [said.format(128, "117") + ", and more steeply from batch 64 on"]
+    assert plots._memory_growth(linear[:1]) == []
+    assert plots._slower("training", [(1, 10.0), (2, 12.0), (4, 11.8)]) == []
+    (slower,) = plots._slower("training", [(1, 10.0), (2, 12.0), (4, 8.0)])
+    assert slower == (
+        "training time grows faster than the batch at 4: an image takes 1.50 times as long as at batch 2"
+    )  # fmt: skip
+    notes = drawn(make_result("mlx", phases=FULL_PHASES))["batch"].notes
+    assert notes == ("A: from batch 32 to 192 the peak memory grows by 64.0 MiB an image.",)
+
+
+def test_a_seed_that_misses_counts_as_never_in_the_plot_as_in_the_table() -> None:
+    content = make_result("mlx", phases=FULL_PHASES, seeds=3)
+    trainings = [o["measurements"] for o in content["phases"] if o["phase"] == "convergence"]
+    trainings[0] |= {"epochs_to_target": None, "seconds_to_target": None}
+    (run,) = as_runs(content)
+    two = plots._repeats(run, "time_to_target")
+    assert two.middle == max(two.values) == compare.merged(run.figures["time_to_target", None])["value"]
+    assert two.words.endswith("(n = 2 of 3)")
+    trainings[1] |= {"epochs_to_target": None, "seconds_to_target": None}
+    one = plots._repeats(as_runs(content)[0], "time_to_target")
+    assert (len(one.values), one.words) == (1, "median: never  (n = 1 of 3)")
+    assert np.isnan(one.middle)
+    trainings[2] |= {"epochs_to_target": None, "seconds_to_target": None}
+    assert plots._repeats(as_runs(content)[0], "time_to_target").words == "not reached"
 
 
 def test_equal_constant_and_broken_traces() -> None:
