@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from aggregate import metrics
-from aggregate.hardware import Hardware, hardware_of
+from aggregate.hardware import Hardware, Ranks, hardware_of, ranks_of
 from aggregate.metrics import Figure
 from aggregate.reading import Result
 from shared_spec.prices import Prices
@@ -35,6 +35,8 @@ COLUMNS = {
     "device_kind": "cpu, gpu ...",
     "device_name": "as the framework names it",
     "cores": "physical cores, where the device is a CPU",
+    "world_size": "processes that trained together, one a device; 1 where nothing was shared",
+    "scaling": "strong: the workload's batch shared; weak: that batch for each process; empty for one process",
     "precision": "fp32 or bf16, as asked for; tables never set one against the other",
     "effective_precision": "as read back from the framework",
     "profile": "how much was measured: quick or full (several runs can differ in it)",
@@ -71,6 +73,8 @@ def _failure(check: dict[str, Any]) -> str:
     return f"{check['name']} ({figure}, bound {check['bound']:.3g})"
 
 
+PROOF = ("parameters", "logits", "gradients", "trace")
+"""What the names of checks begin with that prove model, gradients and updates."""
 CONFORMANCE = ("failed", "passed", "not checked")
 """From what decides to what says nothing."""
 
@@ -87,6 +91,9 @@ def conformance_of(result: Result) -> tuple[str, str]:
         if failed:
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             return "failed", f"failed {', '.join(map(_failure, failed[:3]))}{more}"
+    names = [check["name"] for outcome in outcomes for check in outcome["measurements"]["checks"]]
+    if lacking := [kind for kind in PROOF if not any(name.startswith(kind) for name in names)]:
+        return "not checked", f"the conformance phase has no check of {' and '.join(lacking)}"
     return "passed", ""
 
 
@@ -159,6 +166,10 @@ class Run:
         return hardware_of(self.result)
 
     @cached_property
+    def ranks(self) -> Ranks:
+        return ranks_of(self.result)
+
+    @cached_property
     def conformance(self) -> tuple[str, str]:
         """Status (passed, failed, not checked) and why it is not passed; one check that passed speaks for all."""
         each = [conformance_of(result) for result in self.results]
@@ -196,6 +207,8 @@ class Run:
             "device_kind": hardware.kind,
             "device_name": hardware.name,
             "cores": hardware.cores,
+            "world_size": self.ranks.size,
+            "scaling": self.ranks.scaling,
             "precision": c["precision"],
             "effective_precision": effective_precision(self.result),
             "profile": _joined(result.content["profile"]["name"] for result in self.results),
@@ -236,9 +249,11 @@ def _sameness(result: Result) -> tuple[Any, ...]:
     failed = conformance_of(result)[0] == "failed"
     section = (other, c["spec"]["name"], c["spec"]["fingerprint"], c["precision"] != "fp32", failed)
     ran = (c["platform"], hardware.short.casefold(), hardware.kind, c["engine"], c["data"]["source"])
+    ranks = ranks_of(result)
     framework = (backend["framework"], backend["framework_version"]) if backend else ("", "")
     alone = "" if hardware.known else c["run_id"]
-    return (*section, *ran, *framework, effective_precision(result), alone)
+    together = (ranks.size, ranks.scaling, ranks.how)
+    return (*section, *ran, *together, *framework, effective_precision(result), alone)
 
 
 def runs(results: Sequence[Result], prices: Prices) -> list[Run]:
@@ -321,10 +336,10 @@ def _section(precision: str, failed: bool, members: tuple[Run, ...]) -> Section:
 
 def same_hardware(members: Sequence[Run]) -> list[tuple[str, tuple[Run, ...]]]:
     """Devices that ran more than one platform or engine, with their runs: what differs there is not the hardware."""
-    by_device: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
+    by_device: defaultdict[tuple[object, ...], list[Run]] = defaultdict(list)
     for run in members:
         if run.hardware.known:
-            by_device[run.hardware.kind, run.hardware.short.casefold()].append(run)
+            by_device[run.hardware.kind, run.hardware.short.casefold(), run.ranks.size, run.ranks.scaling].append(run)
     groups = [
         group for group in by_device.values() if len({(r.content["platform"], r.content["engine"]) for r in group}) > 1
     ]
@@ -333,12 +348,16 @@ def same_hardware(members: Sequence[Run]) -> list[tuple[str, tuple[Run, ...]]]:
 
 def same_framework(members: Sequence[Run]) -> list[tuple[str, tuple[Run, ...]]]:
     """Platforms and engines that ran on more than one device: what differs there is not the framework."""
-    by_engine: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
+    by_engine: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in members:
         if run.hardware.known:
-            by_engine[run.content["platform"], run.content["engine"]].append(run)
+            by_engine[run.content["platform"], run.content["engine"], run.ranks.words].append(run)
     groups = [group for group in by_engine.values() if len({r.hardware.short.casefold() for r in group}) > 1]
-    return [(", ".join(dict.fromkeys(key)), tuple(group)) for key, group in by_engine.items() if group in groups]
+    return [
+        (", ".join(filter(None, dict.fromkeys(key))), tuple(group))
+        for key, group in by_engine.items()
+        if group in groups
+    ]
 
 
 def merged(repeats: Sequence[Figure]) -> dict[str, Any]:

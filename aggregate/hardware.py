@@ -50,3 +50,33 @@ def hardware_of(result: Result) -> Hardware:
     device = backend["device"]
     counted = device["kind"] == "cpu" and type(cores) is int and 0 < cores < 10**6
     return Hardware(device["kind"], device["name"], int(device["count"]), cores if counted else None)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many processes trained together, one a device.
+
+    Attributes:
+        scaling: "strong" where they shared the workload's batch, "weak" where each had that batch; empty for one.
+        how: engine, transport and hosts that connected them; empty for one.
+        engine: the engine alone.
+    """
+
+    size: int = 1
+    scaling: str = ""
+    how: str = ""
+    engine: str = ""
+
+    @property
+    def words(self) -> str:
+        """For labels: "4 ranks, weak"; empty for one."""
+        return f"{self.size} ranks, {self.scaling}" if self.size > 1 else ""
+
+
+def ranks_of(result: Result) -> Ranks:
+    """The ranks of a result."""
+    if (parallel := result.content["parallel"]) is None:
+        return Ranks()
+    hosts = f"{parallel['hosts']} host{'s' * (parallel['hosts'] != 1)}" if parallel["hosts"] else None
+    how = ", ".join(filter(None, (parallel["engine"], parallel["transport"], hosts)))
+    return Ranks(parallel["world_size"], parallel["scaling"], how, parallel["engine"] or "")

@@ -8,6 +8,7 @@ from functools import cached_property
 import jinja2
 from markupsafe import Markup, escape
 
+from aggregate import scaling
 from aggregate.compare import Section
 from aggregate.metrics import METRICS
 from aggregate.plots import Plot
@@ -87,5 +88,5 @@ def page(comparison: object, files: int, parts: Sequence[Part], problems: Sequen
     )  # fmt: skip
     return environment.get_template("report.html").render(
         comparison=comparison, files=files, parts=parts, problems=problems, metrics=METRICS,
-        ratio_definition=DEFINITION,
+        ratio_definition=DEFINITION, scaling_definition=scaling.DEFINITION,
     )  # fmt: skip

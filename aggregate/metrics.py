@@ -1,5 +1,6 @@
 """Every figure of the comparison, derived from the raw samples of a result, with its definition."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aggregate.hardware import hardware_of
+from aggregate.hardware import hardware_of, ranks_of
 from aggregate.reading import Result
 from shared_spec import stability
 from shared_spec.prices import JOULES_PER_KWH, Prices
@@ -314,9 +315,10 @@ def _efficiency(throughput: float, n: int, result: Result) -> Figure:
     rates = [rate for measured in outcomes for rate in ceiling_rates(measured).values() if math.isfinite(rate)]
     if not rates:
         return Figure("efficiency", math.nan, n, reason="the matrix-product rate was not measured in this run")
-    share = 100 * result.spec.model.training_flops * throughput / max(rates)
-    over = ("more than the measured matrix-product rate allows: one of the two is wrong",) if share > 105 else ()
-    return Figure("efficiency", share, n, notes=over)
+    share = 100 * result.spec.model.training_flops * throughput / max(rates) / ranks_of(result).size
+    doubt = "more than" if share > 105 else "hardly any of what" if share < 1 else ""
+    notes = (f"{doubt} the measured matrix-product rate allows: one of the two may be wrong",) if doubt else ()
+    return Figure("efficiency", share, n, notes=notes)
 
 
 def _peak_memory(metric: str, memory: dict[str, int | None], result: Result, batch: int | None = None) -> Figure:
@@ -577,6 +579,22 @@ def _finite(figure: Figure) -> Figure:
     return Figure(figure.metric, math.nan, figure.n, figure.batch_size, reason=reason)
 
 
+OF_ALL_RANKS = ("energy_per_image", "energy_to_target", "full_energy", "cost_to_target", "cost_full",
+                "electricity_to_target", "electricity_full")  # fmt: skip
+"""What takes joules or prices of all ranks, of which a result has those of rank 0 only."""
+OF_RANK_0 = ("power", "idle_power", "peak_memory", "full_memory")
+
+
+def _of_ranks(figure: Figure, size: int) -> Figure:
+    """What is known of rank 0 alone is marked so, and what would need the other ranks' too is withheld."""
+    if size == 1 or figure.reason:
+        return figure
+    if figure.metric in OF_ALL_RANKS:
+        reason = f"known for rank 0 only, and {size} ranks shared the work"
+        return dataclasses.replace(figure, value=math.nan, reason=reason)
+    return dataclasses.replace(figure, notes=(*figure.notes, "of rank 0")) if figure.metric in OF_RANK_0 else figure
+
+
 def derive(result: Result, prices: Prices) -> list[Figure]:
     """All figures of a result in the order of PHASES, several of one metric (and batch size) where it was repeated.
 
@@ -589,7 +607,8 @@ def derive(result: Result, prices: Prices) -> list[Figure]:
             figures += _missing(phase, f"the {phase} {NOT_RUN}")
         for outcome in outcomes:
             if outcome["status"] == "ok":
-                figures += map(_finite, DERIVE[phase](outcome["measurements"], result, prices))
+                derived = map(_finite, DERIVE[phase](outcome["measurements"], result, prices))
+                figures += [_of_ranks(figure, ranks_of(result).size) for figure in derived]
                 figures += [_startup(outcome)] if phase == "training" else []
             else:
                 figures += _missing(phase, f"the {phase} phase failed: {outcome['reason']}")

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from aggregate import metrics
-from aggregate.compare import Run, Section, TraceKey, Traces, merged, relative_difference, traces
+from aggregate.compare import Run, Section, TraceKey, Traces, letters, merged, relative_difference, traces
 from aggregate.metrics import METRIC
+from aggregate.scaling import Scaling, scalings
 from aggregate.tables import number, shown
 
 STYLE: Any = {  # what rc_context takes is a literal type of 300 names
@@ -89,7 +90,7 @@ def _name(run: Run) -> str:
     """What ran, on one line; the precision is said by the panel or the legend."""
     c = run.content
     words = dict.fromkeys([c["platform"], c["engine"]] + ["synthetic data"] * (c["data"]["source"] == "synthetic"))
-    return _shorten(" · ".join(words), 44)
+    return _shorten(" · ".join(filter(None, (*words, run.ranks.words))), 44)
 
 
 def _shorten(text: str, width: int) -> str:
@@ -239,7 +240,7 @@ def loss(runs: Sequence[Run]) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.6 + sum(2.9 + 0.16 * len(t) for t in groups.values())))
     figure.suptitle("Loss of the first training steps", x=0.01, ha="left", weight="bold", size=11)
     parts = figure.subfigures(len(groups), squeeze=False, height_ratios=[2.9 + 0.16 * len(t) for t in groups.values()])
-    styles = {run.letter: _line_style(i) for i, run in enumerate(runs)}
+    styles = {run.letter: _style(run) for run in runs}
     names = {run.letter: _legend(run) for run in runs}
     for part, (key, of_run) in zip(parts.flat, groups.items(), strict=True):
         left, right = part.subplots(1, 2) if len(of_run) > 1 else (part.subplots(), None)
@@ -280,6 +281,11 @@ def _one_seed_each(found: Traces) -> Traces:
     return {key: found[key] for key in chosen.values()}
 
 
+def _style(run: Run) -> dict[str, Any]:
+    """The line of a run, the same in all plots."""
+    return _line_style(next(i for i, letter in enumerate(letters()) if letter == run.letter))
+
+
 def _line_style(i: int) -> dict[str, Any]:
     """Seven colours; colour, line and marker change together so that each is told apart without the others."""
     markers = "osD^vPX"
@@ -316,8 +322,8 @@ def _repeats(run: Run, metric: str) -> Repeats:
     return Repeats(values, middle, f"{median}  ({n})")
 
 
-def _has(*wanted: str) -> Callable[[Run], bool]:
-    return lambda run: any(len(_repeats(run, metric).values) for metric in wanted)
+def _has(*wanted: str) -> Callable[[Sequence[Run]], list[Run]]:
+    return lambda runs: [run for run in runs if any(len(_repeats(run, metric).values) for metric in wanted)]
 
 
 def _rows(title: str, runs: Sequence[Run], wanted: Sequence[str]) -> Figure:
@@ -412,9 +418,9 @@ def batch(runs: Sequence[Run]) -> Figure:
         for formatted in (axes.xaxis, axes.yaxis):
             formatted.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
             formatted.set_minor_formatter(NullFormatter())
-        for i, run in enumerate(runs):
+        for run in runs:
             points = _by_batch(run, metric)
-            style = {**_line_style(i), "markevery": None}
+            style = {**_style(run), "markevery": None}
             axes.plot([b for b, _ in points], [v for _, v in points], label=_legend(run), **style)
         if metric == "batch_memory":
             axes.set_xlim(left=0)
@@ -496,10 +502,10 @@ def accuracy(runs: Sequence[Run]) -> Figure:
         axes.set_xlabel(label)
         axes.axhline(100 * runs[0].result.spec.training.target_top1, color="black", linewidth=0.8, linestyle=":")
     panels[0].set_ylabel("top-1, % (dotted: target)")
-    for i, run in enumerate(runs):
+    for run in runs:
         rental = run.prices.rental(run.hardware.model, run.hardware.cores)
         for seed, measured in enumerate(run.measured("convergence")):
-            style = {**_line_style(i), "markevery": None, "label": _legend(run) if seed == 0 else None}
+            style = {**_style(run), "markevery": None, "label": _legend(run) if seed == 0 else None}
             top1 = [100 * epoch["top1"] for epoch in measured["epochs"]]
             seconds = np.array([epoch["seconds"] for epoch in measured["epochs"]])
             joules = np.array([epoch["joules"] for epoch in measured["epochs"]], dtype=float)
@@ -526,35 +532,80 @@ def _log_where_far_apart(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def _drawn_scalings(runs: Sequence[Run]) -> list[Scaling]:
+    """Those with an efficiency that an axis can carry."""
+    found = [(each, np.array([point.efficiency[0] for point in each.points])) for each in scalings(runs)]
+    return [each for each, efficiencies in found if _drawable(efficiencies)]
+
+
+def _scaled(runs: Sequence[Run]) -> list[Run]:
+    """Those trained by several ranks, and by one process to compare with."""
+    shown = [run for each in _drawn_scalings(runs) for run in (each.alone, *each.runs)]
+    return [run for run in runs if run in shown]
+
+
+def scaling(runs: Sequence[Run]) -> Figure:
+    """Efficiency against the number of ranks, with its interval; a line per thing and kind of scaling."""
+    found = _drawn_scalings(runs)
+    figure = Figure(figsize=(WIDTH, 3.6 + 0.16 * len(found)))
+    figure.suptitle("Scaling efficiency with its 95 % interval", x=0.01, ha="left", weight="bold", size=11)
+    axes = figure.subplots()
+    axes.set_xlabel("ranks, logarithmic")
+    axes.set_ylabel("% of N times one process")
+    axes.set_xscale("log", base=2)
+    sizes = sorted({1} | {run.ranks.size for each in found for run in each.runs})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.axhline(100, color="black", linewidth=0.8, linestyle=":")
+    for i, each in enumerate(found):
+        style = {**_line_style(i), "markevery": None}
+        middle, low, high = (np.array(ends) for ends in zip(*(point.efficiency for point in each.points), strict=True))
+        ranks = [run.ranks.size for run in each.runs]
+        letters = ", ".join(run.letter for run in each.runs)
+        label = f"{letters} against {_legend(each.alone)}, {each.kind}"
+        axes.plot([1, *ranks], 100 * np.array([1.0, *middle]), label=label, **style)
+        spread = 100 * np.nan_to_num(np.array([middle - low, high - middle]))
+        axes.errorbar(ranks, 100 * middle, spread.clip(0), fmt="none", ecolor=style["color"], capsize=4)
+    axes.set_ylim(bottom=0)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", fontsize=8, handlelength=4)
+    return figure
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of plot: stem of its file names, title, which runs have something to show in it, what draws those.
 
     Attributes:
         what: what a run needs to be in it.
+        able: of the runs of a section, those that have it.
         says: sentences that belong below it, of one run.
     """
 
     stem: str
     title: str
     what: str
-    shows: Callable[[Run], bool]
+    able: Callable[[Sequence[Run]], list[Run]]
     draw: Callable[[Sequence[Run]], Figure]
     says: Callable[[Run], list[str]] = lambda run: []
 
 
+def _each(shows: Callable[[Run], bool]) -> Callable[[Sequence[Run]], list[Run]]:
+    return lambda runs: [run for run in runs if shows(run)]
+
+
 KINDS = (
-    Kind("throughput", "Training throughput", "training window", lambda run: _drawable(_block_rates(run)), throughput),
-    Kind("latency", "Latency distribution", "set of latency samples", lambda run: _drawable(_latencies(run)), latency),
+    Kind("throughput", "Training throughput", "training window", _each(lambda run: _drawable(_block_rates(run))), throughput),
+    Kind("latency", "Latency distribution", "set of latency samples", _each(lambda run: _drawable(_latencies(run))), latency),
     Kind("batch", "Throughput and memory against batch", "figure by batch",
-         lambda run: any(_by_batch(run, metric) for metric in BY_BATCH), batch, growth),
+         _each(lambda run: any(_by_batch(run, metric) for metric in BY_BATCH)), batch, growth),
     Kind("accuracy", "Accuracy against time, energy and cost", "full training",
-         lambda run: bool(run.measured("convergence")), accuracy),
-    Kind("target", "Time to target", "full training", lambda run: bool(run.measured("convergence")), target),
+         _each(lambda run: bool(run.measured("convergence"))), accuracy),
+    Kind("target", "Time to target", "full training", _each(lambda run: bool(run.measured("convergence"))), target),
     Kind("energy", "Power and energy", "meter's figure", _has("power", "energy_per_image"), energy, _meters),
     Kind("cost", "Cost", "cost of a full training", _has("cost_full", "electricity_full"), cost),
     Kind("efficiency", "Efficiency", "efficiency", _has("efficiency"), efficiency),
-    Kind("loss", "Loss traces", "loss trace", lambda run: bool(traces([run])), loss),
+    Kind("loss", "Loss traces", "loss trace", _each(lambda run: bool(traces([run]))), loss),
+    Kind("scaling", "Scaling efficiency", "training by several ranks, and by one to compare with", _scaled, scaling),
 )  # fmt: skip
 
 
@@ -583,7 +634,7 @@ def draw(section: Section) -> list[Plot]:
 
 def _draw(kind: Kind, section: Section) -> Plot:
     name = kind.stem + section.slug
-    able = [run for run in section.runs if kind.shows(run)]
+    able = kind.able(section.runs)
     if not able:
         return Plot(name, kind.title, "", b"", b"", f"No plot: no run here has a {kind.what} to show.")
     shown, missing = able[:MAX_RUNS], []

@@ -73,7 +73,7 @@ def baseline_of(section: Section, wanted: str, all_runs: Sequence[Run]) -> Run |
 
     Args:
         wanted: letter, file, platform, engine, "platform/engine" or device; empty for the section's first run. What
-            stands in another section stands for its counterpart here: the same platform and engine on the same device.
+            stands in another section stands for its counterpart here: the same platform and engine on the same devices.
 
     Raises:
         UserError: no run at all is called so.
@@ -95,8 +95,8 @@ def _names(run: Run) -> set[str]:
     return {name.casefold() for name in names | {run.hardware.model} | {result.file for result in run.results}}
 
 
-def _thing(run: Run) -> tuple[str, str, str]:
-    return run.content["platform"], run.content["engine"], run.hardware.short
+def _thing(run: Run) -> tuple[str, ...]:
+    return run.content["platform"], run.content["engine"], run.hardware.short, run.ranks.words
 
 
 def ratios(runs: Sequence[Run], baseline: Run) -> dict[tuple[str, str], Ratio]:
@@ -154,13 +154,13 @@ def verdict(centre: float, low: float, high: float, margin: float) -> str:
 
 def _incomparable(run: Run, baseline: Run, metric: str) -> str:
     """Why there can be no ratio; empty where there can."""
-    for one in (run, baseline):
+    for one, whose in ((run, ""), (baseline, f"{baseline.letter}: ")):
         figures = one.figures.get((metric, None), [])
         lacking = [figure.reason for figure in figures if figure.never]
         if lacking:
-            return f"{one.letter}: {lacking[0]}"
+            return f"{whose}{lacking[0]}"
         if not len(_repeats(one, metric)):
-            return f"{one.letter}: {figures[0].reason if figures else 'not measured'}"
+            return f"{whose}{figures[0].reason if figures else 'not measured'}"
     if metric in ("full_throughput", "time_to_target") and run.content["data"] != baseline.content["data"]:
         return "trained on different data"
     return ""
@@ -175,7 +175,8 @@ def _repeats(run: Run, metric: str) -> np.ndarray:
 def _parts(run: Run, metric: str) -> np.ndarray:
     """The metric's value in consecutive parts of every repeat; empty for what has no parts."""
     if metric == "training_throughput":
-        return _block_parts([m["window_blocks"] for m in run.measured("training")])  # both sides at the spec's batch
+        measured = run.measured("training")
+        return np.concatenate([m["batch_size"] * _block_parts([m["window_blocks"]]) for m in measured])
     if metric == "inference_best":
         best = [max(m["sizes"], key=_size_rate) for m in run.measured("inference")]
         return np.concatenate([size["batch_size"] * _block_parts([size["window_blocks"]]) for size in best])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from aggregate import compare, html, plots, ratios, tables
+from aggregate import compare, html, plots, ratios, scaling, tables
 from aggregate.compare import Parting, Run, Section
 from aggregate.metrics import METRICS, PHASES
 from aggregate.plots import Plot
@@ -82,13 +82,14 @@ class Comparison:
         return [table for table in each if table.rows]
 
     def subtables(self, section: Section) -> list[tables.Table]:
-        """Ratios against the baseline, then who shares its hardware with others, then who shares its framework."""
+        """Ratios against the baseline, scaling, and who shares hardware or framework with whom."""
         if not section.comparable:
             return []
         found = []
         if (baseline := self.baselines[section.title]) and len(section.runs) > 1:
             title = f"Times as fast as {baseline.letter} ({name(baseline)})"
             found.append(tables.of_ratios(title, section.runs, baseline, self.ratios))
+        found += [scaling.table(each) for each in scaling.scalings(section.runs)]
         for words, groups in (
             ("Same hardware", compare.same_hardware(section.runs)),
             ("Same framework", compare.same_framework(section.runs)),
@@ -106,7 +107,8 @@ class Comparison:
 
 def name(run: Run) -> str:
     """What ran on what, in words."""
-    return ", ".join(dict.fromkeys((run.content["platform"], run.content["engine"], run.hardware.short)))
+    words = (run.content["platform"], run.content["engine"], run.hardware.short, run.ranks.words)
+    return ", ".join(filter(None, dict.fromkeys(words)))
 
 
 def compared(
@@ -295,8 +297,9 @@ def _runs(runs: Sequence[Run]) -> str:
     lines += ["|" + " --- |" * 11]
     for run in runs:
         r = run.identity
+        hardware = ", ".join(filter(None, (run.hardware.short, run.ranks.words)))
         commit = (r["git_commit"] or "unknown")[:10] + (" (changed)" if r["git_clean"] is False else "")
-        first = (r["platform"], r["engine"], r["framework"], run.hardware.short, r["precision"], r["profile"])
+        first = (r["platform"], r["engine"], r["framework"], hardware, r["precision"], r["profile"])
         cells = (*first, r["data"], r["conformance"], commit, r["file"])
         lines.append(f"| **{r['run']}** | " + " | ".join(map(escaped, cells)) + " |")
     return "\n".join(lines)
@@ -330,5 +333,6 @@ def _definitions() -> str:
     lines = [
         f"- **{metric.title}**{f' ({metric.unit})' if metric.unit else ''}: {metric.definition}." for metric in METRICS
     ]
+    lines.append(f"- **Scaling efficiency**: {scaling.DEFINITION}.")
     lines.append(f"- **Times as fast**: {ratios.DEFINITION}")
     return "## How each figure is found\n\n" + "\n".join(lines)

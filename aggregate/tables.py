@@ -120,6 +120,7 @@ def heading(run: Run) -> list[str]:
             for part in run.hardware.parts
             for line in textwrap.wrap(part, HEADER_WIDTH, max_lines=3, placeholder=" …")
         ),
+        *filter(None, [run.ranks.words]),
         f"{c['profile']['name']}{synthetic}",
         *([f"{len(run.results)} runs"] if len(run.results) > 1 else []),
     ]
@@ -156,8 +157,8 @@ def of_ratios(title: str, runs: Sequence[Run], baseline: Run, found: Mapping[tup
     table = Table(title, "", tuple(others))
     table.headers = [(Cell(run.letter), heading(run)) for run in others]
     for i, key in enumerate(FASTER_IS):
-        cells = [_ratio_cell(table, found[run.letter, key]) for run in others]
-        if any(cell.text != MISSING for cell in cells):
+        if not all(math.isnan(found[run.letter, key].ratio) for run in others):
+            cells = [_ratio_cell(table, found[run.letter, key]) for run in others]
             table.rows.append(Row(METRIC[key].title, "", tuple(cells), starts=i == 0))
     return table
 

@@ -32,6 +32,8 @@ ALL_PHASES = ("conformance", "ceiling", "training", "latency", "inference")
 """Of the quick profile."""
 FULL_PHASES = (*ALL_PHASES, "max_batch", "convergence")
 PRICES = load_prices()
+SHORTER = {"window_seconds": 5.0, "latency_seconds": 0.1, "inference_seconds": 1.0}
+"""Than any profile's, so that files and tests stay small."""
 
 
 def small_spec(**training: Any) -> Spec:
@@ -181,7 +183,7 @@ def _convergence(
     images = spec.data.train_images // spec.training.batch_size * spec.training.batch_size
     rows: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
-        top1 = ceiling * (1 - float(np.exp(-epoch / 5))) + float(rng.normal(0, 0.002))
+        top1 = round(ceiling * (1 - float(np.exp(-epoch / 5))) + float(rng.normal(0, 0.002)), 4)  # of 10,000 images
         seconds = epoch * (images / speed + 5.0 + 1.0) + 12.0
         rows.append({
             "epoch": epoch,
@@ -238,6 +240,8 @@ def make_result(
     seeds: int = 1,
     top1: float = 0.53,
     number: int = 0,
+    world_size: int = 1,
+    scaling: str = "strong",
 ) -> dict[str, Any]:
     """A result as plain JSON values.
 
@@ -247,9 +251,10 @@ def make_result(
         failed: reason by (phase, repeat) of those that fail.
         seeds: trainings of the convergence phase.
         top1: what their accuracy rises towards.
+        world_size, scaling: ranks that train together, and how; `speed` is of all in strong scaling, of each in weak.
         number: tells runs apart that are otherwise the same, also in their noise.
     """
-    words = (platform, precision, engine, device_name, device_kind, data, spec.name, number)
+    words = (platform, precision, engine, device_name, device_kind, data, spec.name, number, world_size, scaling)
     digest = hashlib.sha256(repr(words).encode()).hexdigest()
     rng = np.random.default_rng(int(digest[:8], 16))
     speed = speed or SPEEDS[platform] * (2.5 if precision == "bf16" else 1.0)
@@ -309,7 +314,7 @@ def make_result(
         "device": kind,
         "precision": precision,
         "parallel": None,
-        "profile": {"name": "full" if repeats > 1 else "quick", "content": content["profiles"]["quick"]},
+        "profile": {"name": "full" if repeats > 1 else "quick", "content": content["profiles"]["quick"] | SHORTER},
         "spec": {
             "name": spec.name,
             "fingerprint": spec.fingerprint,
@@ -335,8 +340,35 @@ def make_result(
         "warnings": list(warnings),
         "phases": outcomes,
     }
+    if world_size > 1:
+        _share(result, spec, world_size, scaling)
     unshared: dict[str, Any] = json.loads(json.dumps(result))  # so that a test changes one place only
     return unshared
+
+
+def _share(result: dict[str, Any], spec: Spec, world_size: int, scaling: str) -> None:
+    """Make the trainings of a result those of several ranks, which know of one another."""
+    result["parallel"] = {
+        "world_size": world_size, "scaling": scaling, "engine": "torch.distributed", "transport": "gloo", "hosts": 1
+    }  # fmt: skip
+    for outcome in result["phases"]:
+        measured = outcome["measurements"]
+        if outcome["phase"] not in ("training", "convergence") or not measured:
+            continue
+        measured["batch_size"] *= world_size if scaling == "weak" else 1
+        if outcome["phase"] == "training":
+            window, times = measured["window_blocks"], measured["step_seconds"]
+            measured["parallel"] = {
+                "rank_window_blocks": [[[n, t * (1 + rank / 500)] for n, t in window] for rank in range(world_size)],
+                "rank_step_seconds": [times] * world_size,
+                "communication_seconds": 0.01,
+                "overlapped_seconds": 0.004,
+                "params_equal": True,
+            }
+        else:
+            batch = measured["batch_size"]
+            measured["images"] = len(measured["epochs"]) * spec.steps_per_epoch(batch) * batch
+            measured["parallel"] = {"world_sizes": [world_size]}
 
 
 def save(result: Any, folder: Path, name: str = "result.json") -> Path:

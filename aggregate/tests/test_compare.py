@@ -231,3 +231,12 @@ def test_traces_of_other_data_weights_or_seeds_are_not_laid_over_each_other() ->
 
 def test_relative_difference_of_zeros() -> None:
     assert compare.relative_difference(np.array([0.0, 0.0]), np.array([0.0, 2.0])).tolist() == [0.0, 1.0]
+
+
+def test_conformance_that_leaves_out_the_hard_checks_proves_nothing() -> None:
+    content = make_result()
+    conformance = next(o for o in content["phases"] if o["phase"] == "conformance")["measurements"]
+    conformance["checks"] = [check for check in conformance["checks"] if check["name"] != "gradients"]
+    (run,) = as_runs(content)
+    assert run.conformance == ("not checked", "the conformance phase has no check of gradients")
+    assert any("no check of gradients" in note for note in run.notes)

@@ -61,6 +61,13 @@ def test_same_file_twice_is_read_once(tmp_path: Path) -> None:
     assert not loaded.problems
 
 
+def test_the_samples_of_a_run_under_another_name_are_no_second_run(tmp_path: Path) -> None:
+    renamed = {**copy.deepcopy(VALID), "run_id": "f" * 16}
+    loaded = load([save(VALID, tmp_path, "a.json"), save(renamed, tmp_path, "b.json")])
+    assert [result.file for result in loaded.results] == ["a.json"]
+    assert [(p.pointer, "the very samples of a.json" in p.message) for p in loaded.problems] == [("/phases", True)]
+
+
 def test_copy_of_a_run_is_no_second_run(tmp_path: Path) -> None:
     loaded = load([save(VALID, tmp_path, "a.json"), save(VALID, tmp_path, "b.json")])
     assert [result.file for result in loaded.results] == ["a.json"]
@@ -260,6 +267,30 @@ def millijoules_for_joules(r: dict[str, Any]) -> None:
     outcome(r, "training")["measurements"]["energy"]["joules"] *= 1000
 
 
+def passed_beyond_its_bound(r: dict[str, Any]) -> None:
+    outcome(r, "conformance")["measurements"]["checks"][0]["figure"] = 10.0
+
+
+def window_cut_short(r: dict[str, Any]) -> None:
+    outcome(r, "training")["measurements"]["window_blocks"] = [[1, 3.0]]
+
+
+def accuracy_between_two_images(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["epochs"][0]["top1"] = 0.12345678
+
+
+def images_never_seen(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["images"] += 1
+
+
+def kilobytes_for_bytes(r: dict[str, Any]) -> None:
+    outcome(r, "training")["measurements"]["memory"]["host_peak"] //= 1024
+
+
+def joules_of_another_training(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["energy"]["joules"] += 1
+
+
 def neither_joules_nor_reason(r: dict[str, Any]) -> None:
     outcome(r, "training")["measurements"]["energy"]["joules"] = None
 
@@ -295,6 +326,12 @@ def neither_joules_nor_reason(r: dict[str, Any]) -> None:
         (fits_without_a_measurement, "/phases/5/measurements/tries/0/measurements"),
         (millijoules_for_joules, "/phases/2/measurements/energy/joules"),
         (neither_joules_nor_reason, "/phases/2/measurements/energy"),
+        (passed_beyond_its_bound, "/phases/0/measurements/checks/0/passed"),
+        (window_cut_short, "/phases/2/measurements/window_blocks"),
+        (accuracy_between_two_images, "/phases/6/measurements/epochs/0/top1"),
+        (images_never_seen, "/phases/6/measurements/images"),
+        (kilobytes_for_bytes, "/phases/2/measurements/memory/host_peak"),
+        (joules_of_another_training, "/phases/6/measurements/energy/joules"),
     ],
 )
 def test_contradictions_that_no_schema_can_see(tmp_path: Path, change: Change, pointer: str) -> None:

@@ -29,16 +29,19 @@ STEMS = [kind.stem for kind in plots.KINDS]
 
 def test_all_as_png_and_svg() -> None:
     full: Any = {"repeats": 2, "seeds": 2, "phases": FULL_PHASES}
-    found = drawn(make_result("mlx", **full), make_result("tf-cuda", device_name="NVIDIA L4", **full))
+    found = drawn(
+        make_result("mlx", **full), make_result("tf-cuda", device_name="NVIDIA L4", **full),
+        make_result("mlx", world_size=2, **full), make_result("tf-cuda", device_name="NVIDIA L4", world_size=2, **full),
+    )  # fmt: skip
     assert list(found) == STEMS
-    assert len(STEMS) == 9
+    assert len(STEMS) == 10
     for plot in found.values():
-        assert plot.missing == ""
+        assert plot.missing == "" or plot.name == "cost"
         assert min(size(plot)) > 200
         root = ElementTree.fromstring(plot.svg)
         assert root.tag.endswith("svg")
         assert "A (mlx" in plot.alt
-        assert "B (tf-cuda" in plot.alt
+        assert "C (tf-cuda" in plot.alt
 
 
 def test_the_same_results_give_the_same_files() -> None:
@@ -70,6 +73,7 @@ def test_svg_asks_for_nothing_from_outside() -> None:
         ("convergence", "accuracy"),
         ("convergence", "target"),
         ("convergence", "cost"),
+        ("training", "scaling"),
     ],
 )
 def test_nothing_to_show_says_why(phase: str, name: str) -> None:
@@ -99,7 +103,7 @@ def test_extreme_but_valid_numbers() -> None:
             if outcome["phase"] == "latency":
                 outcome["measurements"]["host_to_host_seconds"] = [seconds]
     for name, plot in drawn(slow, fast, absurd).items():
-        assert plot.png or name in ("accuracy", "target", "cost")
+        assert plot.png or name in ("accuracy", "target", "cost", "scaling")
         if name in ("throughput", "latency"):
             assert plot.missing.endswith("to show: C.")
 

@@ -79,7 +79,9 @@ def test_equal_values_have_an_interval_without_width() -> None:
 def test_what_was_not_measured_or_not_reached_has_no_ratio() -> None:
     failed = make_result("tf-cuda", failed={("latency", 0): "killed"})
     found = against_first(make_result("mlx"), failed, metric="latency_median")
-    assert (math.isnan(found.ratio), found.reason) == (True, "B: the latency phase failed: killed")
+    assert (math.isnan(found.ratio), found.reason) == (True, "the latency phase failed: killed")
+    run, baseline = as_runs(make_result("mlx"), failed)
+    assert ratios.ratio(run, baseline, "latency_median").reason == "B: the latency phase failed: killed"
     phases = ("convergence",)
     missed = against_first(
         make_result("mlx", phases=phases, seeds=2),
