@@ -15,6 +15,7 @@ NPROC ?=
 SCALING ?=
 RESULTS ?= results
 TORCH_INDEX ?=
+BROWSER ?= chromium
 
 SYSTEM := $(shell uname -s)-$(shell uname -m)
 NVIDIA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
@@ -52,7 +53,7 @@ OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out $(RESULTS) \
   $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
   $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING))
 
-.PHONY: help bench report test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
+.PHONY: help bench report screenshot test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
   $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p)) test-across
 
 help: ## show this
@@ -80,6 +81,13 @@ peers-mlx peers-cuda peers-ipex: peers-%: setup-%
 
 report: setup-aggregate ## compare all results: a table here, report/ with tables and plots
 	@aggregate/.venv/bin/python -m aggregate $(RESULTS)/*.json
+
+screenshot: setup-aggregate ## docs/report.png, the picture in README.md, of the report on results/ (needs chromium)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	aggregate/.venv/bin/python -m aggregate results/*.json --out "$$folder" --format json >/dev/null && \
+	$(BROWSER) --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$$folder/profile" \
+	  --window-size=1400,1500 --screenshot="$(CURDIR)/docs/report.png" "file://$$folder/index.html" 2>/dev/null && \
+	ls -l docs/report.png
 
 test: ## all tests that can run on this system
 	@for p in $(TESTABLE); do $(MAKE) --no-print-directory test-$$p; done

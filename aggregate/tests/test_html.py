@@ -13,8 +13,10 @@ import pytest
 from aggregate import report
 from aggregate.reading import load
 from aggregate.tests.factory import FULL_PHASES, PRICES, make_result, save, small_spec
+from aggregate.tests.test_load import leaves
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}</style></title>"
+RESULTS = Path(__file__).parents[2] / "results"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -93,43 +95,90 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
+def test_hostile_text_in_every_text_field_is_refused_or_text(tmp_path: Path) -> None:
+    good, shown = make_result("mlx", phases=FULL_PHASES, failed={("latency", 0): "killed"}), 0
+    for path in leaves(good):
+        hostile = json.loads(json.dumps(good))
+        inner = hostile
+        for key in path[:-1]:
+            inner = inner[key]
+        if not isinstance(inner[path[-1]], str):
+            continue
+        inner[path[-1]] = EVIL
+        loaded = load([save(hostile, tmp_path)])
+        assert loaded.results or loaded.problems
+        if loaded.results:
+            comparison = report.compared(loaded.results, loaded.problems, PRICES, title=EVIL)
+            page = Page(report.html_page(comparison, [[] for _ in comparison.sections]))
+            assert (page.tags.count("script"), "img" in page.tags, page.handlers) == (1, False, []), path
+            shown += 1
+    assert shown > 10
+
+
 PROBE = """
 <script>
 window.addEventListener("error", e => document.title = "FAULT " + e.message);
 window.addEventListener("load", () => {
-  const table = document.querySelector("table.sortable"), head = table.tHead.rows[0].cells[1];
-  const values = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[1].textContent.replace(/,/g, "")));
-  head.querySelector("button").click(); const up = values();
-  head.querySelector("button").click(); const down = values();
-  const drawn = [...document.querySelectorAll("figure svg")].every(svg => svg.getBoundingClientRect().width > 100);
+  const sorted = [...document.querySelectorAll("table.sortable")].map(table => {
+    const values = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[1].textContent.replace(/,/g, "")));
+    const click = () => { table.tHead.rows[0].cells[1].querySelector("button").click(); return values(); };
+    return {up: click(), down: click()};
+  });
+  const drawn = [...document.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect().width);
   const wide = document.documentElement.scrollWidth > window.innerWidth;
-  document.body.innerHTML = "PROBE " + JSON.stringify({up, down, drawn, wide,
-    requests: performance.getEntriesByType("resource").map(entry => entry.name), title: document.title});
+  window.parent.postMessage({sorted, drawn, wide, width: window.innerWidth, title: document.title,
+    requests: performance.getEntriesByType("resource").map(entry => entry.name)}, "*");
 });
 </script>
 """
+FRAME = """<iframe src="probed.html" style="border: 0; width: {width}px; height: 900px"></iframe>
+<script>window.addEventListener("message", e => document.body.textContent = "PROBE " + JSON.stringify(e.data))</script>
+"""
+"""A window cannot be as narrow as a phone, a frame can."""
 
 
-@pytest.mark.parametrize("width", [1300, 500])
-def test_in_a_real_browser(tmp_path: Path, width: int) -> None:
+def in_browser(folder: Path, width: int) -> dict[str, Any]:
+    """What the report in `folder` is like in a window of this width, its tables sorted by their first column."""
     if BROWSER is None:
         pytest.skip("NO BROWSER: the report was not opened in one; install chromium")
-    text = page_of(tmp_path, *many())
-    probed = tmp_path / "report" / "probed.html"
-    probed.write_text(text.replace("</head>", f"{PROBE}</head>"))
+    (folder / "probed.html").write_text((folder / "index.html").read_text().replace("</head>", f"{PROBE}</head>"))
+    (folder / "frame.html").write_text(FRAME.format(width=width))
     done = subprocess.run(
         [
             BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", probed.as_uri(),
+            "--virtual-time-budget=20000", f"--user-data-dir={folder / 'profile'}", "--dump-dom",
+            (folder / "frame.html").as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
     found = re.search(r"PROBE (\{.*\})", done.stdout)
     assert found, done.stdout[-500:]
-    said = json.loads(found.group(1))
-    assert said["up"] == sorted(said["up"])
-    assert said["down"] == sorted(said["up"], reverse=True)
-    assert said["up"][0] < said["up"][-1]
-    assert (said["drawn"], said["wide"], said["requests"]) == (True, False, [])
+    said: dict[str, Any] = json.loads(found.group(1))
+    assert said["width"] == width
+    return said
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+@pytest.mark.parametrize("committed", [False, True], ids=["invented", "committed"])
+def test_in_a_real_browser(tmp_path: Path, width: int, committed: bool) -> None:
+    """Of invented results with all there can be, and of those in results/: the very report that the README shows."""
+    if committed:
+        loaded = load([RESULTS])
+        assert len(loaded.results) >= 3
+        report.write(report.compared(loaded.results, loaded.problems, PRICES), tmp_path / "report")
+    else:
+        page_of(tmp_path, *many())
+    said = in_browser(tmp_path / "report", width)
+    plots = len(list((tmp_path / "report" / "plots").glob("*.svg")))
+    assert len(said["drawn"]) == plots >= 9
+    assert all(drawn > 250 for drawn in said["drawn"])
+    assert (said["wide"], said["requests"]) == (False, [])
     assert "FAULT" not in said["title"]
+    assert len(said["sorted"]) > 5
+    for table in said["sorted"]:
+        up = [value for value in table["up"] if value is not None]
+        assert up == sorted(up)
+        assert table["up"][len(up) :] == table["down"][len(up) :] == [None] * (len(table["up"]) - len(up))
+        assert table["down"][: len(up)] == up[::-1]
+    assert any(len(set(table["up"])) > 1 for table in said["sorted"])
