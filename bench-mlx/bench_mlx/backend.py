@@ -114,6 +114,7 @@ class MlxBackend:
             "details": {
                 "architecture": info.get("architecture"),
                 "device_memory_bytes": info.get("total_memory", info.get("memory_size")),
+                "cache_limit_bytes": _cache_limit(),
                 "steps_in_flight": IN_FLIGHT,
                 "openblas": _openblas_loaded() if on_cpu else None,
             },
@@ -293,6 +294,13 @@ def _norm(gradient: mx.array) -> mx.array:
     rest = gradient.size % NORM_PIECE
     pieces = mx.square(gradient[: gradient.size - rest]).reshape(-1, NORM_PIECE).sum(-1)
     return mx.sqrt(pieces.sum() + mx.square(gradient[gradient.size - rest :]).sum())
+
+
+def _cache_limit() -> int:
+    """Bytes of freed memory that MLX keeps for reuse at most; it tells only when it is set anew."""
+    limit = mx.set_cache_limit(0)
+    mx.set_cache_limit(limit)
+    return limit
 
 
 def _openblas_loaded() -> bool:

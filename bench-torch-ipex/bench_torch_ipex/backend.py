@@ -1,6 +1,7 @@
 """Backend for PyTorch on the CPU, with two engines: "ipex" (Intel's extension) and "stock" (PyTorch alone)."""
 
 import logging
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,12 @@ def _import_ipex() -> Any:
     # gradient is right all the same: the conformance phase checks that of every parameter.
     warnings.filterwarnings("ignore", message="aten::layer_norm: an autograd kernel was not registered")
     return ipex
+
+
+def _built_with(pattern: str) -> str | None:
+    """What PyTorch says of its own build where `pattern` matches."""
+    found = re.search(pattern, torch.__config__.show())
+    return found.group(1) if found else None
 
 
 def _parameter_groups(model: DeiT, weight_decay: float) -> list[dict[str, Any]]:
@@ -110,6 +117,9 @@ class TorchBackend:
                 "amx": torch.cpu._is_amx_tile_supported(),
                 "float32_matmul_precision": torch.get_float32_matmul_precision(),
                 "onednn": torch.backends.mkldnn.is_available(),
+                "onednn_version": _built_with(r"MKL-DNN v([\d.]+)"),
+                "onednn_isa": self._ipex._C._get_current_onednn_isa_level() if self._ipex else None,
+                "mkl_version": _built_with(r"Math Kernel Library Version ([\d.]+)"),
                 "linear_layers": "oneDNN, packed for inference"
                 if onednn.available(self._dtype)
                 else "PyTorch's choice",

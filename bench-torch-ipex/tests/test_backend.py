@@ -1,5 +1,6 @@
 """What the protocol asks of this backend, on a tiny spec; that it is the specified model is conformance's part."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -120,6 +121,8 @@ def test_description_says_which_engine_ran(backend: TorchBackend, engine: str) -
     described = backend.describe()
     assert described["engine"] == engine
     assert described["details"]["ipex_active"] is (engine == "ipex")
+    assert bool(described["details"]["onednn_isa"]) is (engine == "ipex")  # PyTorch alone does not tell
+    assert re.fullmatch(r"\d+\.\d+(\.\d+)?", described["details"]["onednn_version"])
     assert described["precision"] == {"requested": "fp32", "effective": "fp32"}
 
 

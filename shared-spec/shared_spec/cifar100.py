@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-import pooch
 
 from shared_spec import jsonio
 from shared_spec.batches import random_bits
@@ -106,6 +105,8 @@ def load(folder: Path | None, spec: Spec) -> Dataset:
 
 
 def _cache() -> Path:
+    import pooch  # late: only who downloads needs it, and it takes 20 ms
+
     return Path(pooch.os_cache("deit-bench"))
 
 
@@ -130,6 +131,8 @@ def _files_in(folder: Path) -> int:
 
 
 def _download(progress: bool) -> Path:
+    import pooch
+
     pooch.get_logger().setLevel("INFO" if progress else "WARNING")
     downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT)
     try:

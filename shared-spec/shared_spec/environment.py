@@ -203,6 +203,14 @@ def _affinity() -> list[int] | None:
     return allowed[:64] if allowed and len(allowed) < (psutil.cpu_count() or 0) else None
 
 
+def _cuda_kernel_cache(environ: Mapping[str, str] = os.environ) -> str:
+    """State of the driver's cache of kernels compiled on this machine, on which the time of a first step depends."""
+    if environ.get("CUDA_CACHE_DISABLE") == "1":
+        return "off"
+    folder = Path(environ.get("CUDA_CACHE_PATH") or "~/.nv/ComputeCache").expanduser()
+    return "warm" if folder.is_dir() and any(folder.iterdir()) else "cold"
+
+
 def collect(device: str = "cpu") -> Flat:
     """Facts of system, processor, memory and, on a "cuda" device, GPU, by name (results.schema.json: environment)."""
     info = cpuinfo.get_cpu_info()
@@ -219,7 +227,7 @@ def collect(device: str = "cpu") -> Flat:
         "swap_bytes": psutil.swap_memory().total,
         "user_settings": user_settings(),
         **(_mac() if sys.platform == "darwin" else _linux()),
-        **(nvml.facts() if device == "cuda" else {}),
+        **({"cuda_kernel_cache": _cuda_kernel_cache(), **nvml.facts()} if device == "cuda" else {}),
     }
 
 

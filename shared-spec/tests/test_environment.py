@@ -85,6 +85,14 @@ def test_settings_of_the_user_that_matter_are_kept_and_no_others() -> None:
     assert environment.scrub(found)[1] == "LD_PRELOAD=libjemalloc.so.2"
 
 
+def test_the_state_of_the_drivers_kernel_cache(tmp_path: Path) -> None:
+    environ = {"CUDA_CACHE_PATH": str(tmp_path)}
+    assert environment._cuda_kernel_cache(environ) == "cold"
+    (tmp_path / "index").touch()
+    assert environment._cuda_kernel_cache(environ) == "warm"
+    assert environment._cuda_kernel_cache({**environ, "CUDA_CACHE_DISABLE": "1"}) == "off"
+
+
 def test_the_tightest_memory_limit_around_counts(tmp_path: Path) -> None:
     own = tmp_path / "cgroup"
     own.write_text("4:memory:/elsewhere\n0::/user.slice/run.scope\n")

@@ -1,5 +1,6 @@
 """Whole runs through the real command line on the fake platform: processes, kills, resuming, errors."""
 
+import contextlib
 import json
 import os
 import signal
@@ -197,8 +198,9 @@ def test_ctrl_c_on_a_terminal_reaches_all_processes_and_the_same_command_goes_on
         line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    wait_for(lambda: list(out.glob(".runs/*/01-training-0.job")) and children(process.pid))
-    (child,) = children(process.pid)
+    wait_for(lambda: list(out.glob(".runs/*/01-training-0.job")) and phase_process(process.pid))
+    child = phase_process(process.pid)
+    assert child is not None
     os.killpg(process.pid, signal.SIGINT)
     shown, error = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -422,6 +424,116 @@ def test_a_convergence_run_killed_again_and_again_ends_as_if_left_alone(spec_fil
     assert killed["resumed"] == 3
     assert killed["loss_trace"] == alone["loss_trace"]
     assert killed["final_params"] == alone["final_params"]
+
+
+def test_a_convergence_run_killed_at_ten_random_moments_ends_as_if_left_alone(spec_file: Path, tmp_path: Path) -> None:
+    """SIGKILL from outside, to the parent and to the phase process in turns, wherever they happen to be."""
+    content = json.loads(spec_file.read_text())
+    content["profiles"]["full"]["checkpoint_seconds"] = 0.02
+    spec_file.write_text(json.dumps(content))
+    random = np.random.default_rng(0)
+
+    def words(out: Path) -> tuple[object, ...]:
+        return ("run", "--spec", spec_file, "--data", "synthetic", "--out", out, "--phases", "convergence")
+
+    assert fake(*words(tmp_path / "alone")).returncode == 0
+    for turn in range(10):
+        line, environment = command(*words(tmp_path / "killed"), FAKE_STEP_SECONDS="0.02")
+        parent = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda parent=parent: phase_process(parent.pid))
+        child = phase_process(parent.pid)
+        assert child is not None
+        time.sleep(random.uniform(0.0, 1.0))
+        os.kill(parent.pid if turn % 2 else child, signal.SIGKILL)
+        parent.wait(timeout=60)
+        wait_for(lambda child=child: not running(child))
+    done = fake(*words(tmp_path / "killed"))
+    assert done.returncode == 0, done.stderr
+    newest = max((tmp_path / "killed").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    killed = jsonio.read(newest)["phases"][0]["measurements"]
+    alone = only_result(tmp_path / "alone")["phases"][0]["measurements"]
+    assert 3 <= killed["resumed"] <= 10  # a process that is killed before it has begun has taken nothing up
+    assert killed["final_params"] == alone["final_params"]
+    assert killed["loss_trace"] == alone["loss_trace"]
+    assert [row["top1"] for row in killed["epochs"]] == [row["top1"] for row in alone["epochs"]]
+
+
+def phase_process(parent: int) -> int | None:
+    """The process id of the phase under way; the parent also asks git and the like short questions."""
+    import psutil
+
+    for child in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.Error):
+            if "_phase" in child.cmdline():
+                return int(child.pid)
+    return None
+
+
+def max_batch_outcome(done: subprocess.CompletedProcess[str], out: Path) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    (outcome,) = only_result(out)["phases"]
+    measured: dict[str, Any] = outcome["measurements"]
+    fits = [tried["batch_size"] for tried in measured["tries"] if tried["outcome"] == "fits"]
+    assert measured["batch_size"] == max(fits)
+    return measured
+
+
+def max_batch_words(spec_file: Path, out: Path) -> tuple[object, ...]:
+    return ("run", "--spec", spec_file, "--data", "synthetic", "--out", out, "--phases", "max_batch")
+
+
+def test_max_batch_inside_a_limit_of_the_system(spec_file: Path, tmp_path: Path) -> None:
+    """RLIMIT_DATA: the allocation itself fails, and the search finds the batch below."""
+    if sys.platform != "linux":
+        pytest.skip("NOT TESTED: only Linux holds processes to RLIMIT_DATA")
+    import resource
+
+    limit = 1 << 30
+    line, environment = command(*max_batch_words(spec_file, tmp_path / "r"), FAKE_MEMORY=f"{24 << 20}:0")
+    done = subprocess.run(
+        line, env=environment, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+    )  # fmt: skip
+    measured = max_batch_outcome(done, tmp_path / "r")
+    refused = [tried for tried in measured["tries"] if tried["outcome"] == "out of memory"]
+    assert refused
+    assert all(tried["reason"].startswith("out of memory: Unable to allocate") for tried in refused)
+    assert measured["batch_size"] < min(tried["batch_size"] for tried in refused) <= limit // (24 << 20)
+    assert "out of memory" in measured["ended_by"]
+
+
+def test_max_batch_stops_a_try_that_takes_more_than_its_share(spec_file: Path, tmp_path: Path) -> None:
+    """Memory that grows faster than the tries before it promised: the parent kills the try, and reports it."""
+    import psutil
+
+    allowed = 600 << 20
+    share = allowed / psutil.virtual_memory().total
+    done = fake(
+        *max_batch_words(spec_file, tmp_path / "r"), "--memory-share", f"{share:.6f}",
+        FAKE_MEMORY=f"{64 << 20}:16", FAKE_STEP_SECONDS="0.3",
+    )  # fmt: skip
+    measured = max_batch_outcome(done, tmp_path / "r")
+    assert [tried["batch_size"] for tried in measured["tries"]][:3] == [4, 8, 16]
+    killed = measured["tries"][2]
+    assert killed["outcome"] == "out of memory"
+    assert "more memory than the share" in killed["reason"]
+    assert 8 <= measured["batch_size"] < 16
+
+
+def test_max_batch_survives_the_systems_out_of_memory_killer(spec_file: Path, tmp_path: Path) -> None:
+    """A control group with 600 MiB and no swap, by systemd: the kernel kills the try, not the run."""
+    scope = ["systemd-run", "--user", "--scope", "--quiet", "-p", "MemoryMax=600M", "-p", "MemorySwapMax=0"]
+    try:
+        subprocess.run([*scope, "true"], check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("NOT TESTED WITH THE KERNEL'S OUT-OF-MEMORY KILLER: no systemd here that gives a control group")
+    line, environment = command(
+        *max_batch_words(spec_file, tmp_path / "r"), "--memory-share", 1, FAKE_MEMORY=f"{64 << 20}:16"
+    )
+    done = subprocess.run([*scope, *line], env=environment, capture_output=True, text=True, timeout=120)
+    measured = max_batch_outcome(done, tmp_path / "r")
+    reasons = [tried["reason"] for tried in measured["tries"] if tried["outcome"] == "out of memory"]
+    assert "killed by the system's out-of-memory killer" in reasons
 
 
 def test_plan_interleaves_repeats(tiny_spec: Spec) -> None:

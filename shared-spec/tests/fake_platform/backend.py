@@ -107,8 +107,22 @@ class FakeBackend:
         self.steps += 1
         self._misbehave()
         self.on_work("train_step")
+        self.activations = self._taken(len(batch))
+        time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", 0)))
+        self._learn(batch, lr)
         self.pending += 1
         return np.array([4.6 / self.steps, 1.0], np.float32)
+
+    def _taken(self, batch_size: int) -> np.ndarray:
+        """Memory, touched so that it is really there."""
+        each, _, smallest = os.environ.get("FAKE_MEMORY", "0:0").partition(":")
+        return np.ones(int(each) * batch_size if batch_size >= int(smallest) else 0, np.uint8)
+
+    def _learn(self, batch: np.ndarray, lr: float) -> None:
+        """Change the weights by what they are and by the batch, so that a step left out or done twice shows."""
+        if self.params:
+            bias = self.params["head.bias"]
+            self.params["head.bias"] = (0.999 * bias + lr * float(batch.mean())).astype(np.float32)
 
     def _misbehave(self) -> None:
         kind, _, when = os.environ.get("FAKE_FAULT", ":0").partition(":")
