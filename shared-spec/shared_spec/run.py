@@ -383,7 +383,7 @@ class Run:
         if more:
             names = " and ".join(p.phase for p in more)
             self.screen.note(
-                f"One more repeat of {names}: the repeats so far differ by more than {100 * tolerance:.0f} %."
+                f"One more repeat of {names}: the 95 % interval of the repeats is wider than {100 * tolerance:.0f} %."
             )
         return more
 

@@ -69,12 +69,15 @@ def quantile_interval(samples: Sequence[float], q: float) -> tuple[float, float]
     return float(ordered[low - 1]), float(ordered[high - 1])
 
 
+def half_interval(figures: Sequence[float]) -> float:
+    """Half the 95 % interval of the mean of two figures or more: Student's t, for they are few."""
+    n = len(figures)
+    return float(T_975[min(n - 1, len(T_975)) - 1] * np.std(figures, ddof=1) / math.sqrt(n))
+
+
 def interval_width(figures: Sequence[float]) -> float:
-    """Width of the 95 % interval of the mean of repeats, as a fraction of the mean: Student's t, for repeats are few."""
-    values = np.array(figures)
-    n = len(values)
-    error = float(values.std(ddof=1)) / math.sqrt(n)
-    return 2 * T_975[min(n - 1, len(T_975)) - 1] * error / float(values.mean())
+    """Width of the 95 % interval of the mean of repeats, as a fraction of the mean."""
+    return 2 * half_interval(figures) / float(np.mean(figures))
 
 
 @dataclass(frozen=True)
