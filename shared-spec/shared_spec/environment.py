@@ -183,18 +183,19 @@ def _battery() -> Flat:
 
 
 SETTINGS = re.compile(
-    r"(OMP|KMP|GOMP|MKL|DNNL|ONEDNN|OPENBLAS|MALLOC|JEMALLOC|TCMALLOC|MLX|TF|XLA|CUDA|NVIDIA|CUDNN|CUBLAS|NCCL|PYTORCH|"
-    r"TORCH|ATEN|IPEX)_|(LD_PRELOAD|DYLD_INSERT_LIBRARIES|GLIBC_TUNABLES|OMP|METAL_DEVICE_WRAPPER_TYPE)$"
+    r"(OMP|KMP|GOMP|MKL|DNNL|ONEDNN|OPENBLAS|MALLOC|JEMALLOC|TCMALLOC|MLX|XLA|CUDA|CUDNN|CUBLAS|NCCL|PYTORCH|TORCH|ATEN|"
+    r"IPEX|TF_(XLA|GPU|CUDNN|CPP|ENABLE|DISABLE|NUM|FORCE|USE|DETERMINISTIC))_\w+$|"
+    r"(LD_PRELOAD|DYLD_INSERT_LIBRARIES|GLIBC_TUNABLES|NVIDIA_TF32_OVERRIDE|NVIDIA_VISIBLE_DEVICES|TF_XLA_FLAGS)$"
 )
-"""Variables that change how fast a framework runs."""
-ADDRESSES = ("TF_CONFIG", "NCCL_COMM_ID", "NCCL_SOCKET_IFNAME")
-"""Among them those that name machines or their networks."""
+"""Variables that change how fast a framework runs. No wider: TF_VAR_ is Terraform's, and holds its users' secrets."""
+PRIVATE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|HOST|COORDINATOR|ADDR|IFNAME|COMM_ID|_IP$")
+"""Parts of names whose values name machines or networks, or open them."""
 
 
 def user_settings(environ: Mapping[str, str] = os.environ) -> list[str]:
     """What the user's own environment sets and every phase process inherits, as NAME=value, where it matters for speed."""
-    found = [f"{name}={value}" for name, value in sorted(environ.items()) if SETTINGS.match(name)]
-    return [text[:1000] for text in found if text.partition("=")[0] not in ADDRESSES][:64]
+    kept = [name for name in sorted(environ) if SETTINGS.match(name) and not PRIVATE.search(name)]
+    return [f"{name}={environ[name]}"[:1000] for name in kept][:64]
 
 
 def _affinity() -> list[int] | None:

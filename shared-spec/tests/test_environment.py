@@ -78,10 +78,15 @@ def test_settings_of_the_user_that_matter_are_kept_and_no_others() -> None:
     environ = {
         "OMP_NUM_THREADS": "4", "KMP_BLOCKTIME": "1", "LD_PRELOAD": "/usr/lib/libjemalloc.so.2", "XLA_FLAGS": "--a=1",
         "HOME": "/home/ada", "AWS_SECRET_ACCESS_KEY": "x", "COMPANY_TOKEN": "x", "LD_PRELOADED": "x",
+        "TF_VAR_password": "x", "TF_CLI_CONFIG_FILE": "x", "NVIDIA_API_KEY": "x", "MLX_JACCL_COORDINATOR": "10.0.0.1:1",
+        "TORCH_ACCESS_TOKEN": "x", "TF_ENABLE_ONEDNN_OPTS": "1",
         "TF_CONFIG": '{"cluster": {"worker": ["host:1"]}}', "NCCL_SOCKET_IFNAME": "eth0",
     }  # fmt: skip
     found = environment.user_settings(environ)
-    assert found == ["KMP_BLOCKTIME=1", "LD_PRELOAD=/usr/lib/libjemalloc.so.2", "OMP_NUM_THREADS=4", "XLA_FLAGS=--a=1"]
+    assert found == [
+        "KMP_BLOCKTIME=1", "LD_PRELOAD=/usr/lib/libjemalloc.so.2", "OMP_NUM_THREADS=4", "TF_ENABLE_ONEDNN_OPTS=1",
+        "XLA_FLAGS=--a=1",
+    ]  # fmt: skip
     assert environment.scrub(found)[1] == "LD_PRELOAD=libjemalloc.so.2"
 
 
