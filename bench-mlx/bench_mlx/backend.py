@@ -16,7 +16,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from bench_mlx.model import DeiT
-from bench_mlx.ranks import MlxGroup, group
+from bench_mlx.ranks import MlxGroup, group, on_host
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
@@ -152,12 +152,12 @@ class MlxBackend:
         self._inference_params.clear()
 
     def export_params(self) -> canonical.Params:
-        return self._layout.by_name(np.array(self._state["param"]))
+        return self._layout.by_name(on_host(self._state["param"]))
 
     def export_state(self) -> dict[str, np.ndarray]:
         state = {"step": np.array(self._state["step"], np.int64)}
         for kind in STATE_KINDS:
-            by_name = self._layout.by_name(np.array(self._state[kind]))
+            by_name = self._layout.by_name(on_host(self._state[kind]))
             state |= {f"{kind}/{name}": value for name, value in by_name.items()}
         return state
 
@@ -259,7 +259,7 @@ class MlxBackend:
 
     @staticmethod
     def _to_float32(value: mx.array) -> np.ndarray:
-        return np.array(value.astype(mx.float32))
+        return on_host(value.astype(mx.float32))
 
     @_out_of_memory_told_apart()
     def matmul(self, n: int) -> mx.array:

@@ -33,7 +33,16 @@ class MlxGroup:
         return {"engine": f"mlx.core.distributed, {self.engine}", "transport": transport, "hosts": self.hosts}
 
     def all_gather(self, words: np.ndarray) -> np.ndarray:
-        return np.array(mx.distributed.all_gather(mx.array(words)[None], group=self.ranks))
+        return on_host(mx.distributed.all_gather(mx.array(words)[None], group=self.ranks))
+
+
+def on_host(value: mx.array) -> np.ndarray:
+    """The value as a NumPy array; waits for it.
+
+    Evaluated first: where a rank was lost, mx.eval raises, while NumPy's reading returned what had not arrived.
+    """
+    mx.eval(value)
+    return np.array(value)
 
 
 @cache

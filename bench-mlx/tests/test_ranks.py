@@ -12,7 +12,7 @@ import pytest
 
 from bench_mlx.platform import PLATFORM, launch, world
 from shared_spec import jsonio, results, testing
-from shared_spec.parallel import World
+from shared_spec.parallel import EXIT_STALLED, World
 
 PACKAGE = "bench_mlx"
 CPU = ("--device", "cpu")
@@ -106,12 +106,13 @@ def test_two_hosts_are_one_training(alone, hosts, tmp_path):
 
 def test_a_rank_killed_on_another_host_ends_both_and_the_training_goes_on(hosts, tmp_path):
     spec, asked = testing.small_spec(60), ("--phases", "convergence")
-    processes = start_on(hosts, spec, tmp_path, *asked)
+    processes = start_on(hosts, spec, tmp_path, *asked, "--rank-timeout", 10)
     testing.wait_for(lambda: list(tmp_path.glob("host-0/.runs/*/convergence-0.safetensors")))
     processes[1].kill()
     said = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [1, -signal.SIGKILL], said
-    assert "convergence failed" in said[0]
+    # MLX's ring does not always wake those that wait for a lost rank; then the watchdog ends them.
+    assert processes[0].returncode in (1, EXIT_STALLED), said
+    assert processes[1].returncode == -signal.SIGKILL
     (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.json")
     assert jsonio.read(kept)["status"] == "failed"
     (outcome,) = testing.run(PACKAGE, spec, tmp_path / "host-0", *asked, *CPU)["phases"]
