@@ -46,7 +46,7 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[[Any], 
     """The parts of a step as (name, function, its argument); what a block does comes once, not twelve times."""
     import tensorflow as tf
 
-    from bench_tf_cuda import model
+    from bench_tf_cuda import model, ops
 
     spec, dtype, images = backend.spec, backend._dtype, batch[0]
     m = spec.model
@@ -64,7 +64,7 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[[Any], 
         "attention": (lambda x: model.Attention(m, weights, "blocks.0.attn")(x), tokens, of("blocks.0.attn")),
         "MLP": (lambda x: model.Mlp(weights, "blocks.0.mlp")(x), tokens, of("blocks.0.mlp")),
         "fc1": (lambda x: model.Linear(weights, "blocks.0.mlp.fc1")(x), tokens, of("blocks.0.mlp.fc1")),
-        "GELU": (lambda x: tf.cast(tf.nn.gelu(tf.cast(x, tf.float32), approximate=False), dtype), hidden, []),
+        "GELU": (ops.gelu, hidden, []),
         "block": (lambda x: model.Block(m, weights, "blocks.0")(x), tokens, of("blocks.0")),
     }
     yield "normalise and upscale", model.Preprocess(spec), images

@@ -3,7 +3,7 @@
 A duel is between two processes, ours and a peer's, each with its own framework. They take turns, ours first in one
 round and last in the next, so that what the machine does meanwhile meets both. A ratio is how many times as fast ours
 is: the geometric mean over the rounds, with a bootstrap interval. Both train on the same batches from the same initial
-values, with the same environment variables; a peer whose numbers are not ours is no peer and ends the run.
+values, with the same environment variables; a peer whose numbers are not ours is no peer, and there is no duel.
 """
 
 import importlib
@@ -316,18 +316,26 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
             return
         spec = load_spec(spec_path)
         duels = _read(out) if out else []
+        failures: list[str] = []
         for task, precision, name in ((t, p, n) for t in tasks for p in precisions for n in names or peers):
             peer = peers[name]
             if task not in peer.tasks or (peer.devices and device not in peer.devices):
                 continue
             size = (batch or spec.training.batch_size) if task == "train" else 1
             setting = Setting(task, precision, size, device, engine)
-            duel = _duel(platform, Path(script).resolve(), name, peer, spec, setting, rounds)
+            try:
+                duel = _duel(platform, Path(script).resolve(), name, peer, spec, setting, rounds)
+            except UserError as error:
+                failures.append(f"{name}, {task}, {precision}: {error}")
+                click.echo(failures[-1], err=True)
+                continue
             duels = [other for other in duels if _key(other) != _key(duel)] + [duel]
             click.echo(table([duel]).splitlines()[-1])
             if out:
                 _write(out, platform, spec, duels)
         click.echo("\n" + table(duels))
+        if failures:
+            raise UserError(f"{len(failures)} of the duels did not take place: {failures[0]}")
 
     try:
         command(standalone_mode=False)

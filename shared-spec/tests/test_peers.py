@@ -65,11 +65,20 @@ def test_what_a_file_holds_is_kept_and_the_same_duel_replaced(run, tmp_path: Pat
     ("peer", "words"),
     [("wrong", "computes something else"), ("broken", "no such framework"), ("unset", "make peers-")],
 )
-def test_what_is_no_peer_ends_the_run_with_a_sentence(run, peer: str, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_no_peer_is_told_in_a_sentence(run, peer: str, words: str) -> None:  # type: ignore[no-untyped-def]
     done = run("--peer", peer, "--task", "train", "--precision", "fp32")
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_one_peer_that_fails_does_not_take_the_others_along(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "peers.json"
+    words = ("--peer", "broken", "--peer", "slow", "--task", "latency", "--precision", "fp32", "--out", str(out))
+    done = run(*words)
+    assert done.returncode == 1
+    assert "1 of the duels did not take place: broken, latency, fp32:" in done.stderr
+    assert [duel["peer"] for duel in json.loads(out.read_text())["duels"]] == ["slow"]
 
 
 def test_a_peer_of_another_device_is_left_out(run) -> None:  # type: ignore[no-untyped-def]
