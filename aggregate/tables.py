@@ -192,6 +192,8 @@ def _lines(table: Table, metric: Metric, found: Found) -> Iterator[tuple[str, st
     title = metric.title
     if metric.key == "training_throughput":
         title += f", batch {table.runs[0].result.spec.training.batch_size:,}"
+        if any(run.ranks.scaling == "weak" for run in table.runs):
+            title += " (a rank, where weak)"
     unit = next((records[0]["unit"] for _, records in of_run if records[0]["unit"]), "")
     yield title, unit, [_cell(table, records[0]) for _, records in of_run]
     if metric.key == "training_throughput" and any(records[0]["repeats"] > 1 for _, records in of_run):

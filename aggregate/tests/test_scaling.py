@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aggregate import compare, plots, scaling
+from aggregate import compare, plots, scaling, tables
 from aggregate.reading import load
 from aggregate.tests.factory import ALL_PHASES, FULL_PHASES, as_runs, make_result, save
 
@@ -26,7 +26,9 @@ def test_numbers_of_ranks_are_never_merged() -> None:
     assert [(len(run.results), run.ranks.words) for run in runs] == [
         (1, ""), (2, "2 ranks, strong"), (1, "2 ranks, weak"), (1, "4 ranks, strong")
     ]  # fmt: skip
-    assert len(compare.sections(runs)) == 1
+    (section,) = compare.sections(runs)
+    table = tables.build("", "", section.runs, compare.summary(runs), ["training_throughput"])
+    assert table.rows[0].label == "Training throughput, batch 32 (a rank, where weak)"
     assert set(compare.summary(runs)["world_size"]) == {1, 2, 4}
 
 
