@@ -78,6 +78,8 @@ def clean(text: str) -> str:
 
     Control, format (also bidirectional), surrogate and private characters become U+FFFD; white space is collapsed.
     """
+    if text.isprintable() and " ".join(text.split()) == text:
+        return text  # nearly all are
     safe = (
         c if c.isspace() or not unicodedata.category(c).startswith("C") else "\N{REPLACEMENT CHARACTER}" for c in text
     )
@@ -89,7 +91,12 @@ def _clean_all(value: Any) -> Any:
         return clean(value)
     if isinstance(value, dict):
         return {clean(key): _clean_all(item) for key, item in value.items()}
-    return [_clean_all(item) for item in value] if isinstance(value, list) else value
+    return [_clean_all(item) for item in value] if isinstance(value, list) and not _floats(value) else value
+
+
+def _floats(array: list[Any]) -> bool:
+    """Whether it is of floats alone, as most of what a result holds is: nothing to look at one by one."""
+    return all(type(item) is float for item in array)
 
 
 def load(paths: Iterable[str | Path]) -> Loaded:
@@ -199,7 +206,7 @@ def _too_large(value: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _too_large(item, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
-    elif isinstance(value, list):
+    elif isinstance(value, list) and not _floats(value):
         for i, item in enumerate(value):
             yield from _too_large(item, f"{pointer}/{i}")
     elif isinstance(value, int) and abs(value) > sys.float_info.max:

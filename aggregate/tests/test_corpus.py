@@ -2,9 +2,11 @@
 
 import copy
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +20,7 @@ from aggregate.reading import MAX_BYTES, load
 from aggregate.tables import HEADLINE
 from aggregate.tests.factory import FULL_PHASES, PRICES, make_result, save
 from aggregate.tests.test_load import leaves
+from shared_spec import jsonio
 
 GOOD = make_result("mlx", phases=FULL_PHASES)
 TIMED = ("seconds", "joules", "batch_size", "top1", "samples")
@@ -170,3 +173,21 @@ def test_whatever_is_changed_the_percentiles_are_in_order(tmp_path: Path, change
         assert after["value"]["latency_p90"] >= after["value"]["latency_median"]
         assert (after["value"].dropna() >= 0).all()
         assert (after["value"].notna() | (after["reason"] != "")).all()
+
+
+PLAIN = jsonschema.Draft202012Validator(
+    json.loads(resources.files("shared_spec").joinpath("results.schema.json").read_text()),
+    format_checker=jsonschema.FormatChecker(),
+)
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, -1, 0, 1e9, "x", [], {}, True, 1e300, [[0, 0.0]], [[1, 1.0]] * 5 + [[1, -1.0]], 1.5]
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(path=st.sampled_from(leaves(GOOD)), value=ODD)
+def test_the_quick_validation_finds_what_the_plain_one_finds(path: tuple[str | int, ...], value: Any) -> None:
+    result = json.loads(changed(path, value))
+    plain = {(tuple(error.absolute_path), error.validator) for error in PLAIN.iter_errors(result)}
+    quick = jsonio.validator("results.schema.json").iter_errors(result)
+    assert {(tuple(error.absolute_path), error.validator) for error in quick} == plain

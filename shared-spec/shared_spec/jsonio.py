@@ -89,25 +89,55 @@ def write(path: Path, value: Any) -> None:
 
 
 def _items(validator: Validator, items: Any, array: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
-    """The keyword `items`, quick for long arrays of floats: hundreds of thousands of samples are no rarity.
+    """The keyword `items`, quick for long arrays of floats or of [int, float]: hundreds of thousands are no rarity.
 
-    This package's schemas only bound a float from below and above, so the least and the greatest stand for all.
+    This package's schemas only bound these numbers from below and above, so the least and the greatest stand for all.
     """
-    if isinstance(array, list) and len(array) > 16 and all(type(item) is float for item in array):
+    if isinstance(array, list) and len(array) > 4 and (extremes := _extremes(array)):
         inner = validator.evolve(schema=items)
-        if inner.is_valid(min(array)) and inner.is_valid(max(array)):
+        if all(map(inner.is_valid, extremes)):
             return
     yield from jsonschema.Draft202012Validator.VALIDATORS["items"](validator, items, array, schema)
 
 
+def _extremes(array: list[Any]) -> list[Any]:
+    """The least and the greatest of floats or, by column, of rows [int, float]; none for any other array."""
+    if all(type(item) is float for item in array):
+        return [min(array), max(array)]
+    if all(type(row) is list and len(row) == 2 and type(row[0]) is int and type(row[1]) is float for row in array):
+        columns = list(zip(*array, strict=True))
+        return [list(map(min, columns)), list(map(max, columns))]
+    return []
+
+
 _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"items": _items})
+
+
+def _inlined(schema: Any, root: Any) -> Any:
+    """`schema` with each "#/..." reference replaced by what it means, which takes a third off the time of validating.
+
+    This package's schemas never refer to themselves.
+    """
+    if isinstance(schema, list):
+        return [_inlined(item, root) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    own = {key: value if key == "$defs" else _inlined(value, root) for key, value in schema.items() if key != "$ref"}
+    if "$ref" not in schema:
+        return own
+    found = root
+    for part in schema["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    meant = _inlined(found, root)
+    both = (meant.keys() & own.keys()) - {"description"}
+    return {"allOf": [meant, own]} if both else {**meant, **own}
 
 
 @cache
 def validator(schema_name: str) -> Validator:
     """Validator (JSON Schema 2020-12) for one of this package's own schemas, e.g. "spec.schema.json"."""
     schema = loads(resources.files("shared_spec").joinpath(schema_name).read_text(encoding="utf-8"))
-    return _Validator(schema, format_checker=jsonschema.FormatChecker())
+    return _Validator(_inlined(schema, schema), format_checker=jsonschema.FormatChecker())
 
 
 def problems(value: Any, schema_name: str) -> Iterator[tuple[str, str]]:
