@@ -52,6 +52,9 @@ PLATFORM = {
 WIDTH = 10.0
 MAX_RUNS = 40
 """More lines than this no plot can show legibly."""
+MAX_POINTS = 200
+MAX_SEEDS = 8
+"""Blocks, and trainings, of one run that are drawn: more hide one another, and take an SVG file megabytes."""
 LOG_FROM = 8.0
 """Values further apart than this factor get a logarithmic axis."""
 
@@ -194,12 +197,13 @@ def throughput(runs: Sequence[Run]) -> Figure:
             ends = [min(several), max(several)]
             line.values.plot(ends, [line.y] * 2, color="black", linewidth=1.5, marker="|", markersize=12)
         line.values.plot([middle[run.letter]], [line.y], marker, color=colour, markeredgecolor="black", markersize=8)
-        points = relative[run.letter].clip(*limits)
+        blocks = relative[run.letter]
+        points = blocks[:: -(-len(blocks) // MAX_POINTS)].clip(*limits)
         line.spread.axvline(0, color="black", linewidth=0.6)
         heights = line.y + _jitter(len(points))
         line.spread.scatter(points, heights, s=9, marker=marker, color=colour, alpha=0.5, linewidths=0, clip_on=False)
         line.spread.set_xlim(*limits)
-        behind = f"{_count(len(several), 'repeat')}, {_count(len(points), 'block')}"
+        behind = f"{_count(len(several), 'repeat')}, {_count(len(blocks), 'block')}"
         _beside(line, f"{number(middle[run.letter])} images/s\n{behind}")
     return figure
 
@@ -495,7 +499,13 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 def accuracy(runs: Sequence[Run]) -> Figure:
     """Top-1 against time, energy and rental, a line per seed."""
     figure = Figure(figsize=(WIDTH, 3.6 + 0.16 * len(runs)))
-    figure.suptitle("Accuracy on all test images, a line per seed", x=0.01, ha="left", weight="bold", size=11)
+    figure.suptitle(
+        f"Accuracy on all test images, a line per seed (of a run's first {MAX_SEEDS})",
+        x=0.01,
+        ha="left",
+        weight="bold",
+        size=11,
+    )
     panels = figure.subplots(1, 3, sharey=True)
     currency = runs[0].prices.currency
     for axes, label in zip(panels, ("time, min", "energy, kJ", f"rental, {currency}"), strict=True):
@@ -504,7 +514,7 @@ def accuracy(runs: Sequence[Run]) -> Figure:
     panels[0].set_ylabel("top-1, % (dotted: target)")
     for run in runs:
         rental = run.prices.rental(run.hardware.model, run.hardware.cores)
-        for seed, measured in enumerate(run.measured("convergence")):
+        for seed, measured in enumerate(run.measured("convergence")[:MAX_SEEDS]):
             style = {**_style(run), "markevery": None, "label": _legend(run) if seed == 0 else None}
             top1 = [100 * epoch["top1"] for epoch in measured["epochs"]]
             seconds = np.array([epoch["seconds"] for epoch in measured["epochs"]])
