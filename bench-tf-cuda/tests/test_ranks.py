@@ -1,26 +1,26 @@
-"""Several ranks: where TF_CONFIG puts a process, and two real ones that train on this machine's loopback interface."""
+"""Several ranks: where TF_CONFIG puts a process; two real ones over loopback by --nproc, and on two hosts by TF_CONFIG."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
 
 from bench_tf_cuda import platform
 from bench_tf_cuda.ranks import rank_errors
+from shared_spec import results, testing
 from shared_spec.errors import UserError
 from shared_spec.parallel import World
-from shared_spec.spec import load_spec
+from shared_spec.spec import Spec
 
-Cli = Callable[..., "subprocess.Popen[str]"]
+PACKAGE = "bench_tf_cuda"
+ON_CPU = ("--device", "cpu", "--phases")
 
 
 def tf_config(index: int, *workers: str) -> str:
@@ -75,114 +75,106 @@ def test_a_lost_rank_is_told_in_a_sentence() -> None:
         raise tf.errors.UnavailableError(None, None, message)
 
 
-@pytest.fixture
-def spec_path(tmp_path: Path) -> Path:
-    """A workload that trains in milliseconds a step, and takes some seconds to its end."""
-    content = load_spec().to_dict()
-    content["model"] |= {"image_size": 64, "dim": 32, "depth": 2, "heads": 2, "mlp_dim": 64}
-    content["data"] |= {"train_images": 256, "test_images": 30}
-    content["training"] |= {"batch_size": 4, "eval_batch_size": 16, "epochs": 30}
-    content["measuring"] |= {"block_seconds": 0.01}
-    content["profiles"]["quick"] |= {"idle_seconds": 0.01, "warmup_max_seconds": 0.1, "window_seconds": 0.1}
-    path = tmp_path / "spec.json"
-    path.write_text(json.dumps(content))
-    return path
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Losses of the first steps of one process, which those of several have to equal."""
+    out = tmp_path_factory.mktemp("alone")
+    result = testing.run(PACKAGE, testing.small_spec(3), out, *ON_CPU, "convergence")
+    losses: list[float] = result["phases"][0]["measurements"]["loss_trace"]
+    return losses
 
 
-@pytest.fixture
-def cli(spec_path: Path, tmp_path: Path) -> Iterator[Cli]:
-    """Starts `run`, with further arguments and environment."""
-    started: list[subprocess.Popen[str]] = []
-    common = f"--profile quick --device cpu --data synthetic --spec {spec_path} --out {tmp_path / 'out'}".split()
-
-    def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "bench_tf_cuda", "run", *common, *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        started.append(subprocess.Popen(command, env={**os.environ, **env}, **pipes))  # type: ignore[call-overload]
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def ended(process: "subprocess.Popen[str]", seconds: float) -> str:
-    """What a process has printed, which ends well within so many seconds."""
-    text, _ = process.communicate(timeout=seconds)
-    assert process.returncode == 0, text
-    return text
-
-
-def only_result(tmp_path: Path) -> dict[str, Any]:
-    (path,) = (tmp_path / "out").glob("*.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def test_two_ranks_train_the_specified_model(cli: Cli, tmp_path: Path) -> None:
-    """The 20-step trace within the derived bound, and equal parameters, are checks of the conformance phase."""
-    ended(cli("--nproc", "2", "--phases", "conformance,training"), 200)
-    result = only_result(tmp_path)
+def test_two_processes_are_one_training(alone: list[float], tmp_path: Path) -> None:
+    asked = (*ON_CPU, "conformance,training,convergence", "--nproc", 2)
+    result = testing.run(PACKAGE, testing.small_spec(3), tmp_path, *asked)
+    assert results.problems(result) == []
     assert result["parallel"] == {
         "world_size": 2, "scaling": "strong", "engine": "tf.distribute", "transport": "ring over gRPC", "hosts": 1,
     }  # fmt: skip
-    conformance, training = (outcome["measurements"] for outcome in result["phases"])
-    assert conformance["passed"]
-    assert {"trace, loss", "trace, parameters", "ranks"} <= {check["name"] for check in conformance["checks"]}
+    conformance, training, convergence = (outcome["measurements"] for outcome in result["phases"])
+    assert [check for check in conformance["checks"] if not check["passed"]] == []
     shared = training["parallel"]
-    assert training["batch_size"] == 4
-    assert shared["params_equal"]
+    assert shared["params_equal"] is True
     assert len(shared["rank_window_blocks"]) == len(shared["rank_step_seconds"]) == 2
-    assert 0 < shared["communication_seconds"] < training["window_blocks"][0][1]
+    (_, seconds), *_ = training["window_blocks"]
+    assert 0 < shared["communication_seconds"] < seconds
     assert shared["overlapped_seconds"] == 0
+    np.testing.assert_allclose(convergence["loss_trace"], alone, rtol=1e-5)
 
 
-def rank_process(run: "subprocess.Popen[str]", rank: int) -> psutil.Process:
-    """The process of a rank that `run` has started."""
-    for child in psutil.Process(run.pid).children(recursive=True):
+def rank_process(run: int, rank: int) -> psutil.Process:
+    """The process of a rank that the process `run` has started."""
+    for child in psutil.Process(run).children(recursive=True):
         if json.loads(child.environ().get("TF_CONFIG", "{}")).get("task", {}).get("index") == rank:
             return child
-    raise AssertionError(f"no rank {rank}")
+    raise AssertionError(f"there is no rank {rank}")
 
 
-def await_file(folder: Path, pattern: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not any(folder.glob(pattern)):
-        assert time.monotonic() < deadline, f"no {pattern}"
-        time.sleep(0.02)
-
-
-def test_a_killed_rank_ends_the_training_and_one_process_goes_on_with_it(cli: Cli, tmp_path: Path) -> None:
-    two = cli("--nproc", "2", "--phases", "convergence")
-    await_file(tmp_path / "out", ".runs/*/convergence-0.safetensors", 120)
-    other, victim = rank_process(two, 0), rank_process(two, 1)
-    victim.kill()
-    text, _ = two.communicate(timeout=30)
-    assert two.returncode == 1
-    other.wait(timeout=5)
-    outcome = only_result(tmp_path)["phases"][0]
+def test_a_killed_rank_ends_the_training_and_one_process_goes_on_with_it(tmp_path: Path) -> None:
+    spec = testing.small_spec(200)
+    line = [sys.executable, *testing.command(PACKAGE, spec, tmp_path, *ON_CPU, "convergence", "--nproc", 2)]
+    two = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    testing.wait_for(lambda: list(tmp_path.glob(".runs/*/convergence-0.safetensors")))
+    ranks = [rank_process(two.pid, rank) for rank in range(2)]
+    ranks[1].kill()
+    said, _ = two.communicate(timeout=30)
+    assert two.returncode == 1, said
+    (outcome,) = testing.newest_result(tmp_path)["phases"]
     assert outcome["status"] == "failed"
-    assert outcome["reason"] == f"rank 1 was killed by {signal.Signals.SIGKILL.name}", text
+    assert outcome["reason"] == "rank 1 was killed by SIGKILL"
+    psutil.wait_procs(ranks, timeout=5)
+    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
 
-    next((tmp_path / "out").glob("*.json")).unlink()
-    ended(cli("--phases", "convergence"), 120)
-    measured = only_result(tmp_path)["phases"][0]["measurements"]
+    (outcome,) = testing.run(PACKAGE, spec, tmp_path, *ON_CPU, "convergence")["phases"]
+    measured = outcome["measurements"]
     assert measured["parallel"] == {"world_sizes": [2, 1]}
     assert measured["resumed"] == 1
-    assert len(measured["epochs"]) == 30
-    assert measured["images"] == 30 * 256
+    assert len(measured["epochs"]) == 200
 
 
-def test_ranks_started_by_hand_run_together_and_one_alone_gives_up(cli: Cli, tmp_path: Path) -> None:
-    """As on several machines: each process is given its TF_CONFIG and runs all phases itself."""
-    first, second = (start.env["TF_CONFIG"] for start in platform.launch(2, "cpu", []))
-    alone = cli("--phases", "training", "--rank-timeout", "3", TF_CONFIG=second)
-    text, _ = alone.communicate(timeout=60)
-    assert alone.returncode == 1
-    assert "Waiting for the 2 workers of TF_CONFIG, for 3 s at most" in text.splitlines()[-1]
+@pytest.fixture
+def hosts() -> Iterator[list[list[str]]]:
+    if reason := testing.why_not_two_hosts():
+        pytest.skip(reason)
+    with testing.two_hosts() as found:
+        yield found
 
-    processes = [cli("--phases", "training", TF_CONFIG=text) for text in (first, second)]
-    for process in processes:
-        ended(process, 120)
-    assert only_result(tmp_path)["parallel"]["world_size"] == 2
+
+def start_on(hosts: list[list[str]], spec: Spec, out: Path, *asked: object) -> list["subprocess.Popen[str]"]:
+    workers = [f"{address}:2222" for address in testing.ADDRESSES]
+    lines = [
+        [*enter, sys.executable, *testing.command(PACKAGE, spec, out / f"host-{rank}", *asked)]
+        for rank, enter in enumerate(hosts)
+    ]
+    return testing.run_on_hosts(lines, [{"TF_CONFIG": tf_config(rank, *workers)} for rank in range(2)])
+
+
+def test_two_hosts_are_one_training(alone: list[float], hosts: list[list[str]], tmp_path: Path) -> None:
+    processes = start_on(hosts, testing.small_spec(3), tmp_path, *ON_CPU, "conformance,convergence")
+    said = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    result = testing.newest_result(tmp_path / "host-0")
+    assert result["parallel"]["hosts"] == 2
+    conformance, convergence = (outcome["measurements"] for outcome in result["phases"])
+    assert conformance["passed"] is True
+    np.testing.assert_allclose(convergence["loss_trace"], alone, rtol=1e-5)
+    assert not list((tmp_path / "host-1").glob("*.json"))
+
+
+def test_a_rank_killed_on_another_host_ends_both(hosts: list[list[str]], tmp_path: Path) -> None:
+    processes = start_on(hosts, testing.small_spec(10_000), tmp_path, *ON_CPU, "convergence")
+    testing.wait_for(lambda: list(tmp_path.glob("host-0/.runs/*/convergence-0.safetensors")))
+    processes[1].kill()  # `ip netns exec` has become the rank
+    said, _ = processes[0].communicate(timeout=30)
+    assert processes[0].returncode == 1
+    assert "convergence failed: ConnectionError: a rank is gone or hangs: Collective" in " ".join(said.split())
+
+
+def test_a_worker_that_nobody_joins_gives_up(tmp_path: Path) -> None:
+    """With Python's lock held by TensorFlow, so that no thread of this project could end it."""
+    second = platform.launch(2, "cpu", [])[1].env["TF_CONFIG"]
+    asked = testing.command(PACKAGE, testing.small_spec(3), tmp_path, *ON_CPU, "training", "--rank-timeout", 3)
+    env = {**os.environ, "TF_CONFIG": second}
+    done = subprocess.run([sys.executable, *asked], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Waiting for the 2 workers of TF_CONFIG, for 3 s at most" in done.stderr.splitlines()[-1]
