@@ -215,19 +215,6 @@ def test_training_whose_ranks_part_fails(measured_spec: Spec) -> None:
 # Full training.
 
 
-def rank_backend(spec: Spec, group: Group, world: World, data: cifar100.Dataset) -> TrainingBackend:
-    """A backend whose update depends on the global batch, as the real ones' does."""
-
-    class Sharing(TrainingBackend):
-        def train_step(self, batch: np.ndarray, lr: float) -> np.ndarray:
-            whole = gathered(group, batch.astype(np.float64).mean(axis=(1, 2, 3))).ravel()
-            return super().train_step(np.array(whole.sum() / len(whole)), lr)
-
-    backend = Sharing(spec, "cpu", "fp32", "fake")
-    backend.world, backend.data, backend.group = world, data, group
-    return backend
-
-
 def converge(spec: Spec, size: int, checkpoint: Path, kill_at: int | None = None, part: int = -1) -> list[Any]:
     data = cifar100.synthetic(spec)
 
@@ -235,7 +222,8 @@ def converge(spec: Spec, size: int, checkpoint: Path, kill_at: int | None = None
         world = World()
         world.now += 1000 * group.rank  # hosts' clocks have nothing in common
         world.kill_at = kill_at
-        backend = rank_backend(spec, group, world, data)
+        backend = TrainingBackend(spec, "cpu", "fp32", "fake")
+        backend.world, backend.data, backend.group = world, data, group
         path = checkpoint if group.rank == 0 else checkpoint.with_name("another host's")
         training = Convergence(backend, spec, lambda: data, 4, 0, "epochs", path, 5.0, world, world.clock)
         if group.rank == part:

@@ -20,7 +20,7 @@ import numpy as np
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory, Platform, Start
 from shared_spec.errors import UserError
-from shared_spec.parallel import ALONE, Group, World
+from shared_spec.parallel import ALONE, Group, World, gathered
 from shared_spec.spec import Spec
 
 
@@ -119,10 +119,14 @@ class FakeBackend:
         return np.ones(int(each) * batch_size if batch_size >= int(smallest) else 0, np.uint8)
 
     def _learn(self, batch: np.ndarray, lr: float) -> None:
-        """Change the weights by what they are and by the batch, so that a step left out or done twice shows."""
+        """Change the weights by what they are and by the global batch, so that a step left out or done twice shows.
+
+        Sums of integers are exact, so that any number of ranks learns the same to the last bit.
+        """
         if self.params:
+            total, count = gathered(self.group, np.array([batch.sum(dtype=np.int64), batch.size], np.int64)).sum(0)
             bias = self.params["head.bias"]
-            self.params["head.bias"] = (0.999 * bias + lr * float(batch.mean())).astype(np.float32)
+            self.params["head.bias"] = (0.999 * bias + lr * float(total) / float(count)).astype(np.float32)
 
     def _misbehave(self) -> None:
         kind, _, when = os.environ.get("FAKE_FAULT", ":0").partition(":")
