@@ -2,11 +2,9 @@
 
 import copy
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -175,19 +173,14 @@ def test_whatever_is_changed_the_percentiles_are_in_order(tmp_path: Path, change
         assert (after["value"].notna() | (after["reason"] != "")).all()
 
 
-PLAIN = jsonschema.Draft202012Validator(
-    json.loads(resources.files("shared_spec").joinpath("results.schema.json").read_text()),
-    format_checker=jsonschema.FormatChecker(),
-)
+NAME = "results.schema.json"
 ODD: st.SearchStrategy[Any] = st.sampled_from(
-    [None, -1, 0, 1e9, "x", [], {}, True, 1e300, [[0, 0.0]], [[1, 1.0]] * 5 + [[1, -1.0]], 1.5]
+    [None, -1, 0, 1e9, "x", [], {}, True, 1e300, 10**400, [[0, 0.0]], [[1, 1.0]] * 5 + [[1, -1.0]], 1.5, "2026"]
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(path=st.sampled_from(leaves(GOOD)), value=ODD)
-def test_the_quick_validation_finds_what_the_plain_one_finds(path: tuple[str | int, ...], value: Any) -> None:
+def test_the_quick_validation_refuses_what_the_explaining_one_refuses(path: tuple[str | int, ...], value: Any) -> None:
     result = json.loads(changed(path, value))
-    plain = {(tuple(error.absolute_path), error.validator) for error in PLAIN.iter_errors(result)}
-    quick = jsonio.validator("results.schema.json").iter_errors(result)
-    assert {(tuple(error.absolute_path), error.validator) for error in quick} == plain
+    assert jsonio.fits(result, NAME) == jsonio.validator(NAME).is_valid(result)
