@@ -95,7 +95,7 @@ class MlxBackend:
         self._inference_params: Arrays = {}
         self._compiled_step = mx.compile(self._step, inputs=self._state, outputs=self._state)
         self._compiled_gradients = mx.compile(mx.value_and_grad(self._loss))
-        self._compiled_forward = mx.compile(self._forward)
+        self._compiled_forward = mx.compile(self._inference)
         self._in_flight: deque[mx.array] = deque()
         self._matmul_operands: dict[int, tuple[mx.array, mx.array]] = {}
 
@@ -178,7 +178,12 @@ class MlxBackend:
         self._model.update(tree_unflatten(list((params | as_matrix).items())))
         return self._model(images).astype(mx.float32)
 
+    def _inference(self, params: Arrays, images: mx.array) -> mx.array:
+        self._model.eval()
+        return self._forward(params, images)
+
     def _loss(self, params: Arrays, images: mx.array, targets: mx.array) -> mx.array:
+        self._model.train()
         return nn.losses.cross_entropy(self._forward(params, images), targets, reduction="mean")
 
     def _step(self, images: mx.array, targets: mx.array, lr: mx.array) -> mx.array:

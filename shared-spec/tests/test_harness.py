@@ -330,3 +330,18 @@ def test_ceiling_grows_the_matrix_until_its_time_is_spent(spec: Spec) -> None:
     for size in measured["sizes"]:
         for steps, seconds in size["blocks"]:
             assert seconds / steps == pytest.approx(0.101)
+
+
+def test_ceiling_does_not_count_the_compiling_of_a_product(spec: Spec) -> None:
+    device = FakeDevice({"matmul": 0.001})
+    compiled: set[str] = set()
+
+    def on_work(kind: str) -> None:
+        device.on_work(kind)
+        if kind.startswith("matmul") and kind not in compiled:
+            compiled.add(kind)
+            device.now += 30.0
+
+    backend = FakeBackend(spec, "cpu", "fp32", "fake", on_work)
+    measured = harness.measure_ceiling(backend, spec, spec.profiles.quick, device.clock)
+    assert [size["n"] for size in measured["sizes"]] == [512, 1024, 2048, 4096, 8192, 16384]
