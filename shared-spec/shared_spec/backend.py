@@ -1,7 +1,7 @@
 """What a platform has to be able to do. The harness drives, the backend obeys; only the harness owns a clock."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -152,6 +152,7 @@ class Platform:
         launch: (ranks, device, words behind "python") -> what to start for that many ranks on this host.
         death: pattern that finds in the launcher's output which rank died first: groups "rank" and "status", the
             latter negative for a signal. Not needed where each rank is started directly, in order of rank.
+        compile_seconds: what a training step takes to compile, by device, roughly: for estimates alone.
     """
 
     name: str
@@ -166,3 +167,4 @@ class Platform:
     group: str = "shared_spec.parallel:alone"
     launch: Callable[[int, str, list[str]], list[Start]] = no_launcher
     death: str | None = None
+    compile_seconds: Mapping[str, float] = field(default_factory=dict)

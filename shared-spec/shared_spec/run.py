@@ -135,9 +135,16 @@ def plan(profile: Profile, chosen: tuple[str, ...]) -> list[Planned]:
     return [Planned(phase, repeat, number) for number, (phase, repeat) in enumerate(order)]
 
 
-def estimate(phase: str, spec: Spec, profile: Profile, rate: float) -> float:
-    """Rough seconds for a phase process on a device that computes at `rate` FLOP/s; for the plan and the ETA only."""
-    model, rules, start_up = spec.model, spec.measuring, 10.0
+COMPILED = {"conformance": 2.0, "training": 1.0, "latency": 0.25, "max_batch": 10.0, "convergence": 1.25}
+"""What a phase compiles, in training steps; a forward pass is about a quarter of one, and inference has one a size."""
+
+
+def estimate(phase: str, spec: Spec, profile: Profile, rate: float, compile_seconds: float = 0.0) -> float:
+    """Rough seconds for a phase process on a device that computes at `rate` FLOP/s; for the plan and the ETA only.
+
+    `compile_seconds` is what the framework takes to compile a training step.
+    """
+    model, rules, start_up = spec.model, spec.measuring, 10.0 + COMPILED.get(phase, 0.0) * compile_seconds
     step = spec.training.batch_size * model.training_flops / rate
     image = model.forward_flops / rate
     warmup_steps = 1 + rules.steady_blocks * rules.block_steps
@@ -151,12 +158,13 @@ def estimate(phase: str, spec: Spec, profile: Profile, rate: float) -> float:
     if phase == "latency":
         return start_up + 2.5 * max(profile.latency_samples * image, profile.latency_seconds)
     if phase == "max_batch":
-        return 10 * (start_up + (2 + profile.max_batch_steps) * 8 * step)
+        return start_up + 10 * (10.0 + (2 + profile.max_batch_steps) * 8 * step)
     if phase == "convergence":
         evaluation = spec.data.test_images * image
         return start_up + spec.training.epochs * (spec.steps_per_epoch(spec.training.batch_size) * step + evaluation)
     sizes = [1 << i for i in range(profile.inference_max_batch.bit_length())]
-    return start_up + sum(max(3 * profile.inference_seconds, warmup_steps * size * image) for size in sizes)
+    compiling = 0.25 * len(sizes) * compile_seconds
+    return start_up + compiling + sum(max(3 * profile.inference_seconds, warmup_steps * size * image) for size in sizes)
 
 
 def guessed_rate(device: str) -> float:
@@ -361,8 +369,9 @@ class Run:
         )
 
     def _estimate_with(self, rate: float) -> None:
-        spec, profile = self.request.spec, self.request.profile
-        self.screen.estimates = {p.title: estimate(p.phase, spec, profile, rate) for p in self.planned}
+        r = self.request
+        compiling = r.platform.compile_seconds.get(r.device, 0.0)
+        self.screen.estimates = {p.title: estimate(p.phase, r.spec, r.profile, rate, compiling) for p in self.planned}
 
     def _has_ended(self, planned: Planned) -> bool:
         """Whether this process has run the phase, or an earlier one has with success."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -537,8 +538,6 @@ def test_max_batch_survives_the_systems_out_of_memory_killer(spec_file: Path, tm
 
 
 def test_plan_interleaves_repeats(tiny_spec: Spec) -> None:
-    from dataclasses import replace
-
     profile = replace(tiny_spec.profiles.full, repeats=2)
     titles = [planned.title for planned in plan(profile, ("conformance", "training", "latency"))]
     assert titles == ["conformance", "training 1", "latency 1", "training 2", "latency 2"]
@@ -552,3 +551,13 @@ def test_estimates_grow_with_slower_devices(tiny_spec: Spec) -> None:
     for phase in ("conformance", "training", "inference"):
         fast, slow = (estimate(phase, spec, spec.profiles.quick, rate) for rate in (1e14, 1e11))
         assert fast < slow
+
+
+@pytest.mark.parametrize(
+    ("phase", "programs"),
+    [("conformance", 2), ("training", 1), ("latency", 0.25), ("inference", 7 * 0.25), ("ceiling", 0)],
+)
+def test_estimates_hold_what_the_framework_compiles(tiny_spec: Spec, phase: str, programs: float) -> None:
+    quick = replace(tiny_spec.profiles.quick, inference_max_batch=64)
+    without, with_it = (estimate(phase, tiny_spec, quick, 1e12, seconds) for seconds in (0.0, 40.0))
+    assert with_it - without == pytest.approx(40.0 * programs)
