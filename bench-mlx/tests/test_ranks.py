@@ -1,13 +1,11 @@
 """Two ranks: over loopback by --nproc through mlx.launch, and on two hosts that are network namespaces."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 
 import numpy as np
-import psutil
 import pytest
 
 from bench_mlx.platform import PLATFORM, launch, world
@@ -44,16 +42,10 @@ def test_two_processes_are_one_training(precision, alone, tmp_path):
 def test_a_killed_rank_ends_the_phase_and_the_training_goes_on_alone(tmp_path):
     spec = testing.small_spec(60)
     asked = ("--phases", "convergence", *CPU)
-    line = [sys.executable, *testing.command(PACKAGE, spec, tmp_path, *asked, "--nproc", 2)]
-    parent = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    testing.wait_for(lambda: list(tmp_path.glob(".runs/*/convergence-0.safetensors")))
-    ranks = [testing.rank_process(parent.pid, "MLX_RANK", rank) for rank in range(2)]
-    os.kill(ranks[1].pid, signal.SIGKILL)
-    said, _ = parent.communicate(timeout=60)
-    assert parent.returncode == 1, said
-    (outcome,) = testing.newest_result(tmp_path)["phases"]
+    outcome = testing.kill_one_of_two(
+        PACKAGE, spec, tmp_path, lambda run, rank: testing.rank_process(run, "MLX_RANK", rank), *asked
+    )
     assert outcome["reason"] == "rank 1 was killed by SIGKILL"
-    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
     (outcome,) = testing.run(PACKAGE, spec, tmp_path, *asked)["phases"]
     measured = outcome["measurements"]
     assert measured["parallel"] == {"world_sizes": [2, 1]}

@@ -112,19 +112,9 @@ def rank_process(run: int, rank: int) -> psutil.Process:
 
 def test_a_killed_rank_ends_the_training_and_one_process_goes_on_with_it(tmp_path: Path) -> None:
     spec = testing.small_spec(200)
-    line = [sys.executable, *testing.command(PACKAGE, spec, tmp_path, *ON_CPU, "convergence", "--nproc", 2)]
-    two = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    testing.wait_for(lambda: list(tmp_path.glob(".runs/*/convergence-0.safetensors")))
-    ranks = [rank_process(two.pid, rank) for rank in range(2)]
-    ranks[1].kill()
-    said, _ = two.communicate(timeout=30)
-    assert two.returncode == 1, said
-    (outcome,) = testing.newest_result(tmp_path)["phases"]
+    outcome = testing.kill_one_of_two(PACKAGE, spec, tmp_path, rank_process, *ON_CPU, "convergence")
     assert outcome["status"] == "failed"
     assert outcome["reason"] == "rank 1 was killed by SIGKILL"
-    psutil.wait_procs(ranks, timeout=5)
-    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
-
     (outcome,) = testing.run(PACKAGE, spec, tmp_path, *ON_CPU, "convergence")["phases"]
     measured = outcome["measurements"]
     assert measured["parallel"] == {"world_sizes": [2, 1]}

@@ -82,6 +82,32 @@ def rank_process(parent: int, variable: str, rank: int) -> psutil.Process:
     raise AssertionError(f"there is no rank {rank}")
 
 
+def kill_one_of_two(
+    package: str, spec: Spec, out: Path, find: Callable[[int, int], psutil.Process], *asked: object
+) -> dict[str, Any]:
+    """Train with two ranks, kill rank 1 with SIGKILL once there is a checkpoint, and see both end.
+
+    Args:
+        find: (process of the run, rank) -> that rank's process.
+
+    Returns:
+        The outcome of the phase that was asked for.
+    """
+    line = [sys.executable, *command(package, spec, out, *asked, "--nproc", 2)]
+    parent = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: list(out.glob(".runs/*/convergence-0.safetensors")))
+    ranks = [find(parent.pid, rank) for rank in range(2)]
+    ranks[1].kill()
+    said, _ = parent.communicate(timeout=60)
+    if parent.returncode != 1:
+        raise AssertionError(f"exit status {parent.returncode}: {said}")
+    _, alive = psutil.wait_procs(ranks, timeout=5)
+    if any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in alive):
+        raise AssertionError(f"still there: {alive}")
+    (outcome,) = newest_result(out)["phases"]
+    return dict(outcome)
+
+
 def why_not_two_hosts() -> str | None:
     """Why `two_hosts` cannot be had here; None where it can."""
     if not sys.platform.startswith("linux") or os.geteuid() or not shutil.which("ip"):
