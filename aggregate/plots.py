@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -122,7 +123,7 @@ def _panels(title: str, runs: Sequence[Run]) -> tuple[Figure, dict[str, Line]]:
             axes.set_ylim(len(members) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0)
             axes.grid(visible=False, axis="y")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+            _plain_numbers(axes.xaxis)
         lines |= {run.letter: Line(values, spread, y) for y, run in enumerate(members)}
     return figure, lines
 
@@ -132,17 +133,26 @@ def _label_below(figure: Figure, values: str, spread: str) -> None:
     figure.axes[-1].set_xlabel(f"{spread}\noutliers are drawn at the edge")
 
 
+def _plain_numbers(axis: Axis) -> None:
+    """Ticks as plain numbers; a logarithm over less than two decades has some at 2 and 5 as well."""
+
+    def between(value: float, _: int) -> str:
+        low, high = axis.get_view_interval()
+        return f"{value:,.12g}" if high < 100 * low and f"{value:.0e}"[0] in "25" else ""
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axis.set_minor_formatter(FuncFormatter(between))
+
+
 def _scale(figure: Figure, every: np.ndarray, unit: str) -> str:
     """Scale the axis of values from 0, or as a logarithm where they lie far apart; returns its label."""
     axes, low, high = figure.axes[-2], every.min(), every.max()
     if high <= LOG_FROM * low:
         axes.set_xlim(0, high * 1.05)
         return unit
-    formatter = axes.xaxis.get_major_formatter()
     for panel in figure.axes[::2]:  # the scale is shared, but brings formatters of its own
         panel.set_xscale("log")
-        panel.xaxis.set_major_formatter(formatter)
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        _plain_numbers(panel.xaxis)
     axes.set_xlim(low / 1.2, high * 1.2)
     return f"{unit}, logarithmic"
 
@@ -358,8 +368,7 @@ def _row_values(axes: Axes, runs: Sequence[Run], metric: str) -> None:
         axes.set_xlim(0, present.max() * 1.5)
     else:
         axes.set_xticks([])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _plain_numbers(axes.xaxis)
     for y, (run, repeats) in enumerate(zip(runs, of_run, strict=True)):
         if not len(repeats.values):
             axes.text(0.02, y, repeats.words, transform=axes.get_yaxis_transform(), va="center", size=8, style="italic")
@@ -420,8 +429,7 @@ def batch(runs: Sequence[Run]) -> Figure:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
         for formatted in (axes.xaxis, axes.yaxis):
-            formatted.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
-            formatted.set_minor_formatter(NullFormatter())
+            _plain_numbers(formatted)
         for run in runs:
             points = _by_batch(run, metric)
             style = {**_style(run), "markevery": None}
@@ -538,8 +546,7 @@ def _log_where_far_apart(axes: Axes) -> None:
     elif _drawable(np.array(ends)) and max(ends) > LOG_FROM * min(ends):
         axes.set_xscale("log")
         axes.set_xlabel(f"{axes.get_xlabel()}, logarithmic")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _plain_numbers(axes.xaxis)
 
 
 def _drawn_scalings(runs: Sequence[Run]) -> list[Scaling]:
