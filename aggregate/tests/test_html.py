@@ -120,7 +120,7 @@ PROBE = """
 window.addEventListener("error", e => document.title = "FAULT " + e.message);
 window.addEventListener("load", () => {
   const sorted = [...document.querySelectorAll("table.sortable")].map(table => {
-    const values = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[1].textContent.replace(/,/g, "")));
+    const values = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[1].firstChild.textContent.replace(/,/g, "")));
     const click = () => { table.tHead.rows[0].cells[1].querySelector("button").click(); return values(); };
     return {up: click(), down: click()};
   });
