@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import cpuinfo
 import numpy as np
 import tensorflow as tf
 
-from bench_tf_cuda import ranks
+from bench_tf_cuda import ahead, ranks
 from bench_tf_cuda.model import DeiT, Preprocess, Weights
 from bench_tf_cuda.platform import world
 from shared_spec import params as canonical
@@ -28,7 +29,13 @@ from shared_spec.errors import UserError
 from shared_spec.parallel import Group
 from shared_spec.spec import Spec
 
-Batch = tuple[tf.Tensor, tf.Tensor | None]
+Value = tf.Tensor | Future[tf.Tensor]
+Batch = tuple[Value, Value | None]
+
+
+def _there(value: Value) -> tf.Tensor:
+    """The tensor, waited for if it is on its way."""
+    return value.result() if isinstance(value, Future) else value
 
 
 def _why_no_gpu() -> str:
@@ -130,6 +137,8 @@ class TfBackend:
         self._train_shared = tf.function(self._shared_train_graph, autograph=False)
         self.exchange_seconds: deque[tf.Tensor] = deque(maxlen=EXCHANGES)
         self._programs: dict[tuple[Any, int], Any] = {}
+        # Ranks also exchange words between steps, and those must not overtake a step that has not been queued.
+        self._ahead = ahead.Ahead() if self._place != "CPU:0" and self.group.size == 1 else None
         self._matmul_operands: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -176,19 +185,23 @@ class TfBackend:
 
     def load_params(self, params: Mapping[str, np.ndarray]) -> None:
         canonical.check(self.spec, params, "load_params")
+        self._settle()
         self._params.assign(self._layout.flatten(params))
         for variable in (self._m, self._v, self._step):
             variable.assign(tf.zeros_like(variable))
 
     def export_params(self) -> canonical.Params:
+        self._settle()
         return self._layout.by_name(self._params.numpy())
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self._settle()
         self._step.assign(state["step"])
         for key, variable in self._vectors().items():
             variable.assign(self._layout.flatten({name: state[f"{key}/{name}"] for name in self._layout.shapes}))
 
     def export_state(self) -> dict[str, np.ndarray]:
+        self._settle()
         state = {"step": np.array(self._step.numpy(), np.int64)}
         for key, variable in self._vectors().items():
             state |= {f"{key}/{name}": value for name, value in self._layout.by_name(variable.numpy()).items()}
@@ -199,18 +212,31 @@ class TfBackend:
 
     @_memory_errors()
     def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
-        with tf.device(self._place):
-            return tf.constant(images), None if targets is None else tf.constant(targets)
+        if targets is None:
+            return self._put(images), None
+        if self._ahead is None:
+            return self._put(images), self._put(targets)
+        return self._ahead.copy(self._put, images), self._ahead.copy(self._put, targets)
 
-    def train_step(self, batch: Batch, lr: float) -> tf.Tensor:
+    def _put(self, value: np.ndarray) -> tf.Tensor:
         with tf.device(self._place):
-            arguments = (*batch, tf.constant(lr, tf.float32))
-            return self._run(self._train, *arguments) if self.group.size == 1 else self._run_shared(*arguments)
+            return tf.constant(value)
+
+    @_memory_errors()
+    def train_step(self, batch: Batch, lr: float) -> Value:
+        rate = np.float32(lr)
+        if self._ahead is None:
+            return self._train_on(*batch, self._put(rate))
+        return self._ahead.launch(self._train_on, *batch, self._ahead.copy(self._put, rate))
+
+    def _train_on(self, *arguments: tf.Tensor) -> tf.Tensor:
+        with tf.device(self._place):
+            return self._call(self._train, *arguments) if self.group.size == 1 else self._run_shared(*arguments)
 
     @ranks.rank_errors()
     def _run_shared(self, *arguments: tf.Tensor) -> tf.Tensor:
         compiles = (self._train_shared, arguments[0].shape[0]) not in self._programs
-        result, seconds = self._run(self._train_shared, *arguments)
+        result, seconds = self._call(self._train_shared, *arguments)
         if not compiles:  # ranks do not take equally long over that, and would wait for one another
             self.exchange_seconds.append(seconds)
         return result
@@ -232,25 +258,38 @@ class TfBackend:
             self._matmul_operands = {n: (a, b)}
         return self._run(self._product, *self._matmul_operands[n])
 
+    def _run(self, function: Any, *args: Value) -> tf.Tensor:
+        """`function` behind all training steps so far."""
+        self._settle()
+        return self._call(function, *map(_there, args))
+
     @_memory_errors()
-    def _run(self, function: Any, *args: tf.Tensor) -> tf.Tensor:
+    def _settle(self) -> None:
+        if self._ahead is not None:
+            self._ahead.settle()
+
+    @_memory_errors()
+    def _call(self, function: Any, *args: tf.Tensor) -> tf.Tensor:
         """Call `function` as compiled for this batch size; its own dispatcher would take 0.1 ms to find that."""
         key = (function, args[0].shape[0])
         if key not in self._programs:
             self._programs[key] = function.get_concrete_function(*args)
         return self._programs[key](*args)
 
-    def synchronize(self, *handles: tf.Tensor) -> None:
+    @_memory_errors()
+    def synchronize(self, *handles: Value) -> None:
         """Read from each handle, or without any from a variable that every training step sets.
 
         A program's results can be read when all of it has run, its changes to variables included. All before it has
         run too: TensorFlow has one stream for a GPU's kernels, and a copy to the host waits for what is in it.
         """
-        for handle in handles or (self._step,):
+        self._settle()
+        for handle in map(_there, handles or (self._step,)):
             (handle if handle.shape.num_elements() < 2**16 else handle[0]).numpy()
 
-    def to_numpy(self, handle: tf.Tensor) -> np.ndarray:
-        return handle.numpy().astype(np.float32, copy=False)
+    @_memory_errors()
+    def to_numpy(self, handle: Value) -> np.ndarray:
+        return _there(handle).numpy().astype(np.float32, copy=False)
 
     def reset_peak_memory(self) -> None:
         if self._place == "GPU:0":
