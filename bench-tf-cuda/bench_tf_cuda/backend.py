@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import cpuinfo
 import numpy as np
 import tensorflow as tf
 
-from bench_tf_cuda import ahead, ranks
+from bench_tf_cuda import ahead, cudnn, ranks
 from bench_tf_cuda.model import DeiT, Preprocess, Weights
 from bench_tf_cuda.platform import world
 from shared_spec import params as canonical
@@ -110,6 +111,7 @@ def _compiled(graph: Callable[..., Any]) -> Any:
     return tf.function(graph, jit_compile=True, autograph=False)
 
 
+FUSED, SINGLE = "cuDNN, fused", "products and softmax"
 EXCHANGES = 100
 """Training steps, the last ones, over which the time of communication is averaged."""
 
@@ -161,13 +163,29 @@ class TfBackend:
                 "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
                 "xla_flags": _xla_flags(),
                 "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or None,
+                "attention": self._attention,
                 "memory_growth": tf.config.experimental.get_memory_growth(gpus[0]) if gpus else None,
                 "compute_capability": ".".join(map(str, gpu["compute_capability"])) if gpus else None,
                 "driver": _driver_version() if gpus else None,
                 "cuda_built_for": build.get("cuda_version"),
                 "cudnn_built_for": build.get("cudnn_version"),
+                "cudnn": cudnn.version(),
             },
         }
+
+    @cached_property
+    def _attention(self) -> str:
+        """How attention is computed; cuDNN's is for bfloat16 on a GPU."""
+        if self.precision != "bf16" or self._place == "CPU:0":
+            return SINGLE
+        m = self.spec.model
+        with tf.device(self._place):
+            refusal = cudnn.refusal(m.tokens, m.heads, m.dim // m.heads)
+        return FUSED if refusal is None else f"{SINGLE}, since cuDNN's is not to be had: {refusal}"
+
+    @property
+    def has_fused_attention(self) -> bool:
+        return self._attention == FUSED
 
     def _effective_precision(self) -> str:
         """How products are computed, read back from TensorFlow, and on a CPU from what XLA makes of one."""
@@ -317,7 +335,7 @@ class TfBackend:
         pieces = tf.split(tf.cast(self._params, self._dtype), self._layout.sizes)
         shaped = zip(self._layout.shapes.items(), pieces, strict=True)
         weights: Weights = {name: tf.reshape(piece, shape) for (name, shape), piece in shaped}
-        return DeiT(self.spec, weights)
+        return DeiT(self.spec, weights, self.has_fused_attention)
 
     def _infer_graph(self, images: tf.Tensor) -> tf.Tensor:
         return tf.cast(self._model()(images), tf.float32)

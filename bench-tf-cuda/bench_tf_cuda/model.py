@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from bench_tf_cuda import cudnn
 from bench_tf_cuda.ops import gelu
 from shared_spec.batches import interpolation_matrix
 from shared_spec.spec import ModelSpec, Spec
@@ -76,28 +77,34 @@ class PatchEmbed:
         return tf.reshape(x, (b, g * g, -1))
 
 
-class Attention:
-    """Multi-head self-attention: [B, N, D] -> [B, N, D].
+def attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+    """softmax(q k^T / sqrt(D/H)) v, each [B, N, H, D/H]; the softmax in float32.
 
     In bfloat16 the tokens are padded to a multiple of 8, which tensor cores want: XLA would otherwise pad each operand
     of each product by itself. The mask keeps padded tokens out of the softmax.
     """
+    n = q.shape[1]
+    padding = -n % 8 if q.dtype == tf.bfloat16 else 0
+    mask = tf.constant([0.0] * n + [-math.inf] * padding)
+    q, k, v = (tf.pad(x, [[0, 0], [0, padding], [0, 0], [0, 0]]) for x in (q, k, v))
+    scores = tf.cast(tf.einsum("bnhd,bmhd->bhnm", q, k), tf.float32) * q.shape[-1] ** -0.5
+    shares = tf.cast(tf.nn.softmax(scores + mask), v.dtype)  # [B, H, N, N]
+    return tf.einsum("bhnm,bmhd->bnhd", shares, v)[:, :n]
 
-    def __init__(self, m: ModelSpec, weights: Weights, name: str) -> None:
+
+class Attention:
+    """Multi-head self-attention: [B, N, D] -> [B, N, D]; fused by cuDNN, or of single products and a softmax."""
+
+    def __init__(self, m: ModelSpec, weights: Weights, name: str, fused: bool) -> None:
         self.heads = m.heads
+        self.mix = cudnn.attention if fused else attention
         self.qkv = Linear(weights, f"{name}.qkv")
         self.proj = Linear(weights, f"{name}.proj")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         b, n, d = x.shape
         qkv = tf.reshape(self.qkv(x), (b, n, 3, self.heads, d // self.heads))
-        padding = -n % 8 if x.dtype == tf.bfloat16 else 0
-        mask = tf.constant([0.0] * n + [-math.inf] * padding)
-        qkv = tf.pad(qkv, [[0, 0], [0, padding], [0, 0], [0, 0], [0, 0]])
-        q, k, v = tf.unstack(qkv, axis=2)  # each [B, N, H, D/H]
-        scores = tf.cast(tf.einsum("bnhd,bmhd->bhnm", q, k), tf.float32) * (d // self.heads) ** -0.5
-        attention = tf.cast(tf.nn.softmax(scores + mask), x.dtype)  # [B, H, N, N]
-        mixed = tf.einsum("bhnm,bmhd->bnhd", attention, v)[:, :n]
+        mixed = self.mix(*tf.unstack(qkv, axis=2))
         return self.proj(tf.reshape(mixed, (b, n, d)))
 
 
@@ -115,9 +122,9 @@ class Mlp:
 class Block:
     """Pre-norm transformer block: [B, N, D] -> [B, N, D]."""
 
-    def __init__(self, m: ModelSpec, weights: Weights, name: str) -> None:
+    def __init__(self, m: ModelSpec, weights: Weights, name: str, fused_attention: bool) -> None:
         self.norm1 = LayerNorm(weights, f"{name}.norm1", m.layer_norm_eps)
-        self.attn = Attention(m, weights, f"{name}.attn")
+        self.attn = Attention(m, weights, f"{name}.attn", fused_attention)
         self.norm2 = LayerNorm(weights, f"{name}.norm2", m.layer_norm_eps)
         self.mlp = Mlp(weights, f"{name}.mlp")
 
@@ -129,13 +136,13 @@ class Block:
 class DeiT:
     """The whole model: uint8 [B, S, S, 3] -> logits [B, C]."""
 
-    def __init__(self, spec: Spec, weights: Weights) -> None:
+    def __init__(self, spec: Spec, weights: Weights, fused_attention: bool = False) -> None:
         m = spec.model
         self.preprocess = Preprocess(spec)
         self.patch_embed = PatchEmbed(m, weights, "patch_embed")
         self.cls_token = weights["cls_token"]  # [1, 1, D]
         self.pos_embed = weights["pos_embed"]  # [1, N, D]
-        self.blocks = [Block(m, weights, f"blocks.{i}") for i in range(m.depth)]
+        self.blocks = [Block(m, weights, f"blocks.{i}", fused_attention) for i in range(m.depth)]
         self.norm = LayerNorm(weights, "norm", m.layer_norm_eps)
         self.head = Linear(weights, "head")
 

@@ -49,6 +49,7 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[[Any], 
     from bench_tf_cuda import model, ops
 
     spec, dtype, images = backend.spec, backend._dtype, batch[0]
+    fused = backend.has_fused_attention
     m = spec.model
     weights = {name: tf.constant(value, dtype) for name, value in params.initial(spec).items()}
     tokens = tf.random.stateless_normal((len(images), m.tokens, m.dim), (0, 1), dtype=dtype)
@@ -61,11 +62,11 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[[Any], 
     layers = {
         "patch embedding": (lambda x: model.PatchEmbed(m, weights, "patch_embed")(x), pixels, of("patch_embed")),
         "LayerNorm": (lambda x: model.LayerNorm(weights, "norm", m.layer_norm_eps)(x), tokens, of("norm")),
-        "attention": (lambda x: model.Attention(m, weights, "blocks.0.attn")(x), tokens, of("blocks.0.attn")),
+        "attention": (lambda x: model.Attention(m, weights, "blocks.0.attn", fused)(x), tokens, of("blocks.0.attn")),
         "MLP": (lambda x: model.Mlp(weights, "blocks.0.mlp")(x), tokens, of("blocks.0.mlp")),
         "fc1": (lambda x: model.Linear(weights, "blocks.0.mlp.fc1")(x), tokens, of("blocks.0.mlp.fc1")),
         "GELU": (ops.gelu, hidden, []),
-        "block": (lambda x: model.Block(m, weights, "blocks.0")(x), tokens, of("blocks.0")),
+        "block": (lambda x: model.Block(m, weights, "blocks.0", fused)(x), tokens, of("blocks.0")),
     }
     yield "normalise and upscale", model.Preprocess(spec), images
     for name, (layer, x, trained) in layers.items():

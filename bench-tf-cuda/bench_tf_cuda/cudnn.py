@@ -1,0 +1,135 @@
+"""cuDNN's fused attention on an NVIDIA GPU, reached as XLA itself reaches it: by a custom call.
+
+TensorFlow has no operator for it, and XLA recognises no attention in a graph. What follows is XLA's own contract: the
+calls' names, and their configuration, which is the JSON of its GpuBackendConfig (xla/service/gpu/backend_configs.proto).
+
+Shapes: B batch, N tokens, H heads, D dim of a head.
+"""
+
+import ctypes
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+FORWARD, BACKWARD = "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"
+TOKENS, HEADS, DIM = 1, 2, 3
+"""Axes of queries, keys, values, output and their gradients as they are handed over: [B, N, H, D]."""
+
+_Axes = tuple[int, ...]
+
+
+def _product(left: int, right: int, left_batch: _Axes, right_batch: _Axes = (0, HEADS)) -> dict[str, list[str]]:
+    """Dot dimension numbers: the axis contracted in each operand, and the operands' batch axes."""
+    return {
+        "lhs_contracting_dimensions": [str(left)],
+        "rhs_contracting_dimensions": [str(right)],
+        "lhs_batch_dimensions": [str(axis) for axis in left_batch],
+        "rhs_batch_dimensions": [str(axis) for axis in right_batch],
+    }
+
+
+_SCORES = (0, 1)
+"""Batch axes of scores and their gradient, [B, H, N, N]."""
+_PRODUCTS = {
+    FORWARD: {"bmm1": _product(DIM, DIM, (0, HEADS)), "bmm2": _product(3, TOKENS, _SCORES)},
+    BACKWARD: {
+        "bmm1_grad_gemm1": _product(2, TOKENS, _SCORES),
+        "bmm1_grad_gemm2": _product(3, TOKENS, _SCORES),
+        "bmm2_grad_gemm1": _product(2, TOKENS, _SCORES),
+        "bmm2_grad_gemm2": _product(DIM, DIM, (0, HEADS)),
+    },
+}
+
+
+def _config(target: str, scores: Sequence[int], scale: float) -> str:
+    """The call's configuration; `scores` is the shape of the intermediate that is never written."""
+    attention = {
+        "algorithm": {
+            "algo_id": "0",
+            "math_type": "TENSOR_OP_MATH",
+            "tuning_knobs": {"17": "1", "24": "0"},
+            "is_cudnn_frontend": True,
+            "workspace_size": "0",
+        },
+        "fmha_scale": scale,
+        "intermediate_tensor_shape": {
+            "element_type": "BF16",
+            "dimensions": [str(size) for size in scores],
+            "layout": {"minor_to_major": ["3", "2", "1", "0"]},
+            "is_dynamic_dimension": [False] * 4,
+        },
+        "is_flash_attention": True,
+        "mask_type": "NO_MASK",
+        "max_seg_per_batch": 1,
+        **{f"{name}_dot_dimension_numbers": numbers for name, numbers in _PRODUCTS[target].items()},
+    }
+    return json.dumps({"cudnn_fmha_backend_config": attention})
+
+
+def _call(target: str, operands: Sequence[tf.Tensor], results: Sequence[tuple[Any, Sequence[int]]]) -> list[tf.Tensor]:
+    """The custom call on operands of which the first is the queries; `results` are types and shapes."""
+    b, n, h, d = operands[0].shape
+    scratch = (tf.uint8, [0])  # XLA puts its size in when it has asked cuDNN
+    types, shapes = zip(*results, scratch, strict=True)
+    *found, _ = gen_xla_ops.xla_custom_call_v2(
+        operands=operands,
+        call_target_name=target,
+        backend_config=_config(target, (b, h, n, n), d**-0.5),
+        has_side_effect=False,
+        result_dtypes=types,
+        result_shapes=[tf.TensorShape(shape) for shape in shapes],
+    )
+    return list(found)
+
+
+@tf.custom_gradient
+def attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
+    """softmax(q k^T / sqrt(D)) v, each bfloat16 [B, N, H, D]; only inside a program compiled by XLA for a GPU.
+
+    The backward pass computes the scores again, from the queries, the keys and the logarithm of each row's sum
+    (FlashAttention-2, arXiv 2307.08691).
+    """
+    b, n, h, d = q.shape
+    output, logs = _call(FORWARD, (q, k, v), [(q.dtype, [b, h, n, d]), (tf.float32, [b, h, n])])
+    output = tf.transpose(output, (0, 2, 1, 3))
+
+    def gradient(dy: tf.Tensor) -> list[tf.Tensor]:
+        found = _call(BACKWARD, (q, k, v, logs, dy, output), [(q.dtype, [b, h, n, d])] * 3)
+        return [tf.transpose(x, (0, 2, 1, 3)) for x in found]
+
+    return output, gradient
+
+
+def version() -> str | None:
+    """Of the cuDNN that TensorFlow has loaded, which need not be the one it was built for; None if none was needed."""
+    try:
+        library = ctypes.CDLL("libcudnn.so.9", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+    except OSError:
+        return None
+    number = int(ctypes.c_size_t(library.cudnnGetVersion()).value)
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+@cache
+def refusal(tokens: int, heads: int, dim: int) -> str | None:
+    """Why cuDNN does not serve attention of these sizes here, in its own words; None if it does.
+
+    It is tried, in both directions: which of cuDNN's versions can do it is written nowhere.
+    """
+
+    def both(x: tf.Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = attention(x, x, x)
+        return tape.gradient(y, x)
+
+    try:
+        tf.function(both, jit_compile=True, autograph=False)(tf.zeros((1, tokens, heads, dim), tf.bfloat16))
+    except tf.errors.OpError as error:
+        return " ".join(error.message.split())[:200]
+    return None

@@ -1,0 +1,87 @@
+"""The fused attention's wiring, with the two custom calls computed by TensorFlow; cuDNN itself needs a GPU."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bench_tf_cuda import cudnn
+from bench_tf_cuda.backend import TfBackend
+from bench_tf_cuda.model import attention
+from shared_spec import params
+from shared_spec.spec import Spec
+
+SHAPE = (2, 5, 3, 4)  # B, N, H, D
+
+
+def dot(left: tf.Tensor, right: tf.Tensor, numbers: dict[str, list[str]]) -> np.ndarray:
+    """XLA's general dot product: batch axes first, then the free axes of both."""
+
+    def moved(x: tf.Tensor, side: str, last: bool) -> np.ndarray:
+        batch, contracted = (
+            [int(axis) for axis in numbers[f"{side}_{kind}_dimensions"]] for kind in ("batch", "contracting")
+        )
+        free = [axis for axis in range(4) if axis not in batch + contracted]
+        return np.transpose(np.asarray(x, np.float64), batch + (free + contracted if last else contracted + free))
+
+    return moved(left, "lhs", True) @ moved(right, "rhs", False)
+
+
+def custom_call(operands: Sequence[tf.Tensor], call_target_name: str, backend_config: str, **rest: Any) -> list[Any]:
+    """What cuDNN computes from the dimension numbers it is given; gradients and output as [B, H, N, D]."""
+    config = json.loads(backend_config)["cudnn_fmha_backend_config"]
+    numbers = {key.removesuffix("_dot_dimension_numbers"): v for key, v in config.items() if key.startswith("bmm")}
+    scale, scratch = config["fmha_scale"], np.zeros(0, np.uint8)
+    assert [int(size) for size in config["intermediate_tensor_shape"]["dimensions"]] == [2, 3, 5, 5]
+    if call_target_name == "__cudnn$fmhaSoftmax":
+        q, k, v = operands
+        scores = scale * dot(q, k, numbers["bmm1"])
+        logs = np.log(np.exp(scores).sum(-1))
+        results = [dot(np.exp(scores - logs[..., None]), v, numbers["bmm2"]), logs]
+    else:
+        q, k, v, logs, dy, y = operands
+        shares = np.exp(scale * dot(q, k, cudnn._PRODUCTS[cudnn.FORWARD]["bmm1"]) - np.asarray(logs)[..., None])
+        d_shares = dot(dy, v, numbers["bmm2_grad_gemm2"])
+        rows = np.einsum("bnhd,bnhd->bhn", np.asarray(dy, np.float64), np.asarray(y, np.float64))
+        d_scores = scale * shares * (d_shares - rows[..., None])
+        d_k, d_v = dot(d_scores, q, numbers["bmm1_grad_gemm1"]), dot(shares, dy, numbers["bmm2_grad_gemm1"])
+        results = [dot(d_scores, k, numbers["bmm1_grad_gemm2"]), d_k, d_v]
+    shapes, types = rest["result_shapes"], rest["result_dtypes"]
+    for result, shape in zip([*results, scratch], shapes, strict=True):
+        assert list(result.shape) == shape.as_list()
+    return [tf.cast(result, dtype) for result, dtype in zip([*results, scratch], types, strict=True)]
+
+
+def test_output_and_gradients_are_those_of_products_and_a_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cudnn.gen_xla_ops, "xla_custom_call_v2", custom_call)
+    rng = np.random.default_rng(0)
+    operands = [tf.constant(rng.standard_normal(SHAPE, np.float32)) for _ in range(3)]
+    weights = tf.constant(rng.standard_normal(SHAPE, np.float32))
+    found = []
+    for function in (cudnn.attention, attention):
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            y = function(*operands)
+            loss = tf.reduce_sum(weights * y)
+        found.append([y, *tape.gradient(loss, operands)])
+    for fused, single in zip(*found, strict=True):
+        np.testing.assert_allclose(fused, single, atol=1e-5)
+
+
+def test_without_a_gpu_it_is_refused_and_done_otherwise(spec: Spec) -> None:
+    m = spec.model
+    assert cudnn.refusal(m.tokens, m.heads, m.dim // m.heads)
+    assert cudnn.version() is None
+    assert TfBackend(spec, "cpu", "bf16", "xla").describe()["details"]["attention"] == "products and softmax"
+
+
+def test_a_refusal_is_in_the_result(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = TfBackend(spec, "cpu", "bf16", "xla")
+    monkeypatch.setattr(backend, "_place", "/CPU:0")  # as if it were another device
+    monkeypatch.setattr(cudnn, "refusal", lambda *sizes: "too old")
+    assert backend.describe()["details"]["attention"].endswith("is not to be had: too old")
+    assert not backend.has_fused_attention
+    backend.load_params(params.initial(spec))
