@@ -135,6 +135,7 @@ class TfBackend:
 
         graphs = (self._train_graph, self._infer_graph, self._gradient_graph, Preprocess(spec), self._matmul_graph)
         self._train, self._infer, self._gradient, self._input, self._product = map(_compiled, graphs)
+        self._send = tf.function(self._send_graph, autograph=False)
         self._share, self._update = _compiled(self._share_graph), _compiled(self._update_graph)
         self._train_shared = tf.function(self._shared_train_graph, autograph=False)
         self.exchange_seconds: deque[tf.Tensor] = deque(maxlen=EXCHANGES)
@@ -234,18 +235,22 @@ class TfBackend:
             return self._put(images), None
         if self._ahead is None:
             return self._put(images), self._put(targets)
-        return self._ahead.copy(self._put, images), self._ahead.copy(self._put, targets)
+        return self._ahead.copy(self._post, images), self._ahead.copy(self._post, targets)
 
     def _put(self, value: np.ndarray) -> tf.Tensor:
         with tf.device(self._place):
             return tf.constant(value)
+
+    def _post(self, value: np.ndarray) -> tf.Tensor:
+        with tf.device("CPU:0"):
+            return self._send(tf.constant(value))
 
     @_memory_errors()
     def train_step(self, batch: Batch, lr: float) -> Value:
         rate = np.float32(lr)
         if self._ahead is None:
             return self._train_on(*batch, self._put(rate))
-        return self._ahead.launch(self._train_on, *batch, self._ahead.copy(self._put, rate))
+        return self._ahead.launch(self._train_on, *batch, self._ahead.copy(self._post, rate))
 
     def _train_on(self, *arguments: tf.Tensor) -> tf.Tensor:
         with tf.device(self._place):
@@ -329,6 +334,16 @@ class TfBackend:
         return {"tf_peak": info["peak"], "tf_current": info["current"]}
 
     # Graphs: the Python that tf.function traces once for each batch size.
+
+    def _send_graph(self, value: tf.Tensor) -> tf.Tensor:
+        """To the device by way of pinned memory, where TensorFlow puts what an operator on the host makes to be sent.
+
+        A copy from NumPy's own memory would hold up whatever other threads want of the GPU until it is done.
+        """
+        with tf.device("CPU:0"):
+            staged = tf.raw_ops.DeepCopy(x=value)
+        with tf.device(self._place):
+            return tf.identity(staged)
 
     def _model(self) -> DeiT:
         """The model over the parameters as they are now, cast to the precision's type."""

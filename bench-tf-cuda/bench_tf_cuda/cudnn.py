@@ -88,12 +88,7 @@ def _call(target: str, operands: Sequence[tf.Tensor], results: Sequence[tuple[An
 
 
 @tf.custom_gradient
-def attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
-    """softmax(q k^T / sqrt(D)) v, each bfloat16 [B, N, H, D]; only inside a program compiled by XLA for a GPU.
-
-    The backward pass computes the scores again, from the queries, the keys and the logarithm of each row's sum
-    (FlashAttention-2, arXiv 2307.08691).
-    """
+def _attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
     b, n, h, d = q.shape
     output, logs = _call(FORWARD, (q, k, v), [(q.dtype, [b, h, n, d]), (tf.float32, [b, h, n])])
     output = tf.transpose(output, (0, 2, 1, 3))
@@ -103,6 +98,16 @@ def attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, Call
         return [tf.transpose(x, (0, 2, 1, 3)) for x in found]
 
     return output, gradient
+
+
+def attention(qkv: tf.Tensor) -> tf.Tensor:
+    """softmax(q k^T / sqrt(D)) v of bfloat16 [B, N, 3, H, D], as [B, N, H, D]; only where XLA compiles for a GPU.
+
+    The backward pass computes the scores again, from the queries, the keys and the logarithm of each row's sum
+    (FlashAttention-2, arXiv 2307.08691).
+    """
+    output: tf.Tensor = _attention(*tf.unstack(qkv, axis=2))
+    return output
 
 
 def version() -> str | None:
@@ -125,11 +130,11 @@ def refusal(tokens: int, heads: int, dim: int) -> str | None:
     def both(x: tf.Tensor) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = attention(x, x, x)
+            y = attention(x)
         return tape.gradient(y, x)
 
     try:
-        tf.function(both, jit_compile=True, autograph=False)(tf.zeros((1, tokens, heads, dim), tf.bfloat16))
+        tf.function(both, jit_compile=True, autograph=False)(tf.zeros((1, tokens, 3, heads, dim), tf.bfloat16))
     except tf.errors.OpError as error:
         return " ".join(error.message.split())[:200]
     return None

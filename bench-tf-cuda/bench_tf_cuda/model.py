@@ -77,16 +77,17 @@ class PatchEmbed:
         return tf.reshape(x, (b, g * g, -1))
 
 
-def attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-    """softmax(q k^T / sqrt(D/H)) v, each [B, N, H, D/H]; the softmax in float32.
+def attention(qkv: tf.Tensor) -> tf.Tensor:
+    """softmax(q k^T / sqrt(D/H)) v of [B, N, 3, H, D/H], as [B, N, H, D/H]; the softmax in float32.
 
     In bfloat16 the tokens are padded to a multiple of 8, which tensor cores want: XLA would otherwise pad each operand
     of each product by itself. The mask keeps padded tokens out of the softmax.
     """
-    n = q.shape[1]
-    padding = -n % 8 if q.dtype == tf.bfloat16 else 0
+    n = qkv.shape[1]
+    padding = -n % 8 if qkv.dtype == tf.bfloat16 else 0
     mask = tf.constant([0.0] * n + [-math.inf] * padding)
-    q, k, v = (tf.pad(x, [[0, 0], [0, padding], [0, 0], [0, 0]]) for x in (q, k, v))
+    qkv = tf.pad(qkv, [[0, 0], [0, padding], [0, 0], [0, 0], [0, 0]])
+    q, k, v = tf.unstack(qkv, axis=2)
     scores = tf.cast(tf.einsum("bnhd,bmhd->bhnm", q, k), tf.float32) * q.shape[-1] ** -0.5
     shares = tf.cast(tf.nn.softmax(scores + mask), v.dtype)  # [B, H, N, N]
     return tf.einsum("bhnm,bmhd->bnhd", shares, v)[:, :n]
@@ -104,7 +105,7 @@ class Attention:
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         b, n, d = x.shape
         qkv = tf.reshape(self.qkv(x), (b, n, 3, self.heads, d // self.heads))
-        mixed = self.mix(*tf.unstack(qkv, axis=2))
+        mixed = self.mix(qkv)
         return self.proj(tf.reshape(mixed, (b, n, d)))
 
 

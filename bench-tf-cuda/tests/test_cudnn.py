@@ -58,15 +58,15 @@ def custom_call(operands: Sequence[tf.Tensor], call_target_name: str, backend_co
 def test_output_and_gradients_are_those_of_products_and_a_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cudnn.gen_xla_ops, "xla_custom_call_v2", custom_call)
     rng = np.random.default_rng(0)
-    operands = [tf.constant(rng.standard_normal(SHAPE, np.float32)) for _ in range(3)]
+    qkv = tf.constant(rng.standard_normal((*SHAPE[:2], 3, *SHAPE[2:]), np.float32))
     weights = tf.constant(rng.standard_normal(SHAPE, np.float32))
     found = []
     for function in (cudnn.attention, attention):
         with tf.GradientTape() as tape:
-            tape.watch(operands)
-            y = function(*operands)
+            tape.watch(qkv)
+            y = function(qkv)
             loss = tf.reduce_sum(weights * y)
-        found.append([y, *tape.gradient(loss, operands)])
+        found.append([y, tape.gradient(loss, qkv)])
     for fused, single in zip(*found, strict=True):
         np.testing.assert_allclose(fused, single, atol=1e-5)
 
