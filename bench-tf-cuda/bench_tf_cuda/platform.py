@@ -20,13 +20,14 @@ def devices() -> tuple[str, ...]:
 def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
     """Environment of a phase process. XLA_FLAGS stays as the user has it: XLA's own defaults are what is measured.
 
-    TensorFlow's log is silenced, since what goes wrong also arrives as an exception; oneDNN serves only operators that
-    XLA replaces. On the CPU, GPUs are hidden, so that no memory is taken there, and there is one thread per core,
-    shared by the ranks.
+    TensorFlow's log is silenced, since what goes wrong also arrives as an exception. On the CPU, XLA hands products to
+    oneDNN where TensorFlow is told to use it; GPUs are hidden, so that no memory is taken there; and there is one
+    thread per core, shared by the ranks. On a GPU oneDNN would serve only operators that XLA replaces.
     """
     env = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
     if device == "cpu":
-        env |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_NUM_INTRAOP_THREADS": str(max(1, usable_cores() // ranks))}
+        threads = str(max(1, usable_cores() // ranks))
+        env |= {"TF_ENABLE_ONEDNN_OPTS": "1", "CUDA_VISIBLE_DEVICES": "-1", "TF_NUM_INTRAOP_THREADS": threads}
     return env
 
 

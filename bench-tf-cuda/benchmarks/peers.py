@@ -97,12 +97,8 @@ class KerasHub:
         }
 
 
-KERAS_ENV = {"TF_ENABLE_ONEDNN_OPTS": "1"}
-"""oneDNN serves the operators that XLA does not replace: on a CPU without jit_compile, all of them."""
 PEERS = {
-    f"keras-hub-{how}": peers.Peer(
-        partial(KerasHub, compiled=how == "jit"), ".venv-keras-hub", same_values=False, env=KERAS_ENV
-    )
+    f"keras-hub-{how}": peers.Peer(partial(KerasHub, compiled=how == "jit"), ".venv-keras-hub", same_values=False)
     for how in ("fit", "jit")
 } | timm_peers(".venv-timm", devices=("cuda",))
 

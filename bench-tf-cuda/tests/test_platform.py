@@ -18,8 +18,10 @@ def test_worker_env_leaves_the_users_xla_flags(device: str) -> None:
     assert "XLA_FLAGS" not in platform.worker_env(device, "xla")
 
 
-def test_only_the_cpu_worker_hides_the_gpu() -> None:
+def test_only_the_cpu_worker_hides_the_gpu_and_has_products_by_onednn() -> None:
     assert platform.worker_env("cpu", "xla")["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert platform.worker_env("cpu", "xla")["TF_ENABLE_ONEDNN_OPTS"] == "1"
+    assert platform.worker_env("cuda", "xla")["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert "CUDA_VISIBLE_DEVICES" not in platform.worker_env("cuda", "xla")
 
 
