@@ -7,7 +7,7 @@ for the step before. Here copies wait beside one another, some steps ahead, and 
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import tensorflow as tf
@@ -47,7 +47,9 @@ class Ahead:
         """Return when all steps given so far are queued on the GPU, behind which other work may then be queued.
 
         Raises:
-            Exception: what one of them raised.
+            Exception: what the first of them raised that did not succeed; none is under way then either.
         """
-        while self._launches:
-            self._launches.popleft().result()
+        launches, self._launches = self._launches, deque()
+        wait(launches)
+        for launch in launches:
+            launch.result()

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ def threaded(backend: TfBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tf
     """The backend on the CPU with the threads that it has on a GPU."""
     monkeypatch.setattr(backend, "_ahead", ahead.Ahead())
     yield backend
-    monkeypatch.undo()
+    with suppress(OutOfMemory):
+        backend.synchronize()  # a step under way would change what the next test finds
 
 
 def test_copies_wait_beside_one_another_and_steps_keep_their_order() -> None:
@@ -38,6 +40,23 @@ def test_copies_wait_beside_one_another_and_steps_keep_their_order() -> None:
     queue.settle()
     assert ran == list(range(ahead.STEPS))
     assert all(handle.done() for handle in handles)
+
+
+def test_when_a_step_fails_none_is_under_way_any_more() -> None:
+    queue, ran = ahead.Ahead(), []
+
+    def step(number: int) -> None:
+        if number == 0:
+            raise ValueError("the first")
+        threading.Event().wait(0.05)
+        ran.append(number)
+
+    for i in range(ahead.STEPS):
+        queue.launch(step, queue.copy(int, i))
+    with pytest.raises(ValueError, match="the first"):
+        queue.settle()
+    assert ran == list(range(1, ahead.STEPS))
+    queue.settle()
 
 
 def test_no_more_steps_ahead_than_said() -> None:
