@@ -39,7 +39,7 @@ class Ahead:
             Exception: what an earlier step raised.
         """
         self._launches.append(self._launcher.submit(lambda: step(*(copy.result() for copy in copies))))
-        while len(self._launches) > STEPS:
+        if len(self._launches) > STEPS:
             self._launches.popleft().result()
         return self._launches[-1]
 

@@ -231,11 +231,7 @@ class TfBackend:
 
     @_memory_errors()
     def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
-        if targets is None:
-            return self._put(images), None
-        if self._ahead is None:
-            return self._put(images), self._put(targets)
-        return self._ahead.copy(self._post, images), self._ahead.copy(self._post, targets)
+        return (self._put(images), None) if targets is None else (self._fed(images), self._fed(targets))
 
     def _put(self, value: np.ndarray) -> tf.Tensor:
         with tf.device(self._place):
@@ -245,12 +241,14 @@ class TfBackend:
         with tf.device("CPU:0"):
             return self._send(tf.constant(value))
 
+    def _fed(self, value: np.ndarray) -> Value:
+        """What a training step takes from the host: there, or on its way where steps are given ahead."""
+        return self._put(value) if self._ahead is None else self._ahead.copy(self._post, value)
+
     @_memory_errors()
     def train_step(self, batch: Batch, lr: float) -> Value:
-        rate = np.float32(lr)
-        if self._ahead is None:
-            return self._train_on(*batch, self._put(rate))
-        return self._ahead.launch(self._train_on, *batch, self._ahead.copy(self._post, rate))
+        arguments = (*batch, self._fed(np.float32(lr)))
+        return self._train_on(*arguments) if self._ahead is None else self._ahead.launch(self._train_on, *arguments)
 
     def _train_on(self, *arguments: tf.Tensor) -> tf.Tensor:
         with tf.device(self._place):

@@ -10,7 +10,6 @@ import ctypes
 import json
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -120,7 +119,6 @@ def version() -> str | None:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
-@cache
 def refusal(tokens: int, heads: int, dim: int) -> str | None:
     """Why cuDNN does not serve attention of these sizes here, in its own words; None if it does.
 

@@ -137,7 +137,7 @@ class Block:
 class DeiT:
     """The whole model: uint8 [B, S, S, 3] -> logits [B, C]."""
 
-    def __init__(self, spec: Spec, weights: Weights, fused_attention: bool = False) -> None:
+    def __init__(self, spec: Spec, weights: Weights, fused_attention: bool) -> None:
         m = spec.model
         self.preprocess = Preprocess(spec)
         self.patch_embed = PatchEmbed(m, weights, "patch_embed")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -61,7 +61,6 @@ class Peer:
         devices: where it can run.
         tasks: what it can do.
         same_values: whether it computes the specified model from the specified initial values, and is held to it.
-        env: what its process has on top of the platform's worker_env.
     """
 
     build: Callable[[Spec, str, str], Contender]
@@ -69,7 +68,6 @@ class Peer:
     devices: tuple[str, ...] = ()
     tasks: tuple[str, ...] = TASKS
     same_values: bool = True
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
@@ -204,9 +202,9 @@ def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, s
     processes: list[_Process] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for who, python, extra in ((OURS, sys.executable, {}), (name, _python(script, peer), peer.env)):
+            for who, python in ((OURS, sys.executable), (name, _python(script, peer))):
                 command = [python, str(script), "--contender", who, "--job", json.dumps(job)]
-                processes.append(_Process(command, {**env, **extra}, Path(folder) / "log"))
+                processes.append(_Process(command, env, Path(folder) / "log"))
             ours, theirs = processes
             if peer.same_values:
                 _same_values(name, ours.start["numbers"], theirs.start["numbers"])
@@ -222,7 +220,7 @@ def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, s
         "ratio": centre, "low": low, "high": high, "steps_a_turn": steps, "step_seconds": times,
         "start_seconds": [process.start["start_seconds"] for process in processes],
         "first_numbers": [process.start["numbers"][:CHECKED_STEPS] for process in processes],
-        "ours": ours.start["describe"], "theirs": theirs.start["describe"], "env": env, "peer_env": dict(peer.env),
+        "ours": ours.start["describe"], "theirs": theirs.start["describe"], "env": env,
     }  # fmt: skip
 
 
