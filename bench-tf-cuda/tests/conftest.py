@@ -1,9 +1,11 @@
 """A small workload, one batch of it, and a backend for each precision."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bench_tf_cuda.backend import TfBackend
 from shared_spec import params
@@ -40,3 +42,13 @@ def backend(either: TfBackend, spec: Spec) -> TfBackend:
     """The backend with the specified initial values and a fresh optimiser."""
     either.load_params(params.initial(spec))
     return either
+
+
+@pytest.fixture
+def exhausted() -> Callable[..., tf.Tensor]:
+    """A compiled program for which there is no memory."""
+
+    def run(*operands: tf.Tensor) -> tf.Tensor:
+        raise tf.errors.ResourceExhaustedError(None, None, "Out of memory while trying to allocate 9 bytes.\nmore")
+
+    return run

@@ -1,7 +1,7 @@
 """Steps handed to threads: the same steps in the same order, no further ahead than said, nothing lost when one fails."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -111,11 +111,8 @@ def test_whatever_follows_sees_the_steps_before_it(threaded: TfBackend, host_bat
 
 
 def test_exhausted_memory_arrives_where_it_is_waited_for(
-    threaded: TfBackend, host_batch: HostBatch, monkeypatch: pytest.MonkeyPatch
+    threaded: TfBackend, host_batch: HostBatch, exhausted: Callable[..., tf.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(*operands: tf.Tensor) -> tf.Tensor:
-        raise tf.errors.ResourceExhaustedError(None, None, "Out of memory while trying to allocate 9 bytes.\nmore")
-
     monkeypatch.setitem(threaded._programs, (threaded._train, 4), exhausted)
     batch = threaded.to_device(*host_batch)
     handle = threaded.train_step(batch, 1e-3)
