@@ -21,18 +21,18 @@ Weights = Mapping[str, tf.Tensor]
 
 
 class Linear:
-    """x W^T + b: [B, in] -> [B, out] or [B, N, in] -> [B, N, out].
+    """x W^T + b over the last axis: [..., in] -> [..., out].
 
-    Axes are named one by one: TensorFlow's gradient of an einsum with an ellipsis makes an outer product for each token
-    and adds them up afterwards, which no library call can do.
+    Over rows, because XLA turns the operands of a product over several axes round to make them rows: on a CPU that took
+    a third of a training step.
     """
 
     def __init__(self, weights: Weights, name: str) -> None:
         self.weight, self.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]  # [out, in], [out]
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        rows = "bn"[: x.shape.rank - 1]
-        return tf.einsum(f"{rows}i,oi->{rows}o", x, self.weight) + self.bias
+        rows = tf.reshape(x, (-1, x.shape[-1]))
+        return tf.reshape(tf.einsum("ri,oi->ro", rows, self.weight) + self.bias, (*x.shape[:-1], -1))
 
 
 class LayerNorm:
