@@ -134,11 +134,12 @@ def _label_below(figure: Figure, values: str, spread: str) -> None:
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """Ticks as plain numbers; a logarithm over less than two decades has some at 2 and 5 as well."""
+    """Ticks as plain numbers; a logarithm over less than two decades has more, and still more over less than one."""
 
     def between(value: float, _: int) -> str:
         low, high = axis.get_view_interval()
-        return f"{value:,.12g}" if high < 100 * low and f"{value:.0e}"[0] in "25" else ""
+        digits = "23457" if high < 10 * low else "25" if high < 100 * low else ""
+        return f"{value:,.12g}" if f"{value:.0e}"[0] in digits else ""
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axis.set_minor_formatter(FuncFormatter(between))

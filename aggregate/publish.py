@@ -119,7 +119,9 @@ def _remarks(result: Result) -> Iterator[Finding]:
     if content["data"]["source"] == "synthetic":
         yield Finding("!", "measured on the synthetic stand-in: no accuracy, and marked so in every table")
     if content["profile"]["name"] != "full":
-        yield Finding("!", f"the {content['profile']['name']} profile: fewer repeats, no convergence")
+        yield Finding("!", f"the {content['profile']['name']} profile: fewer repeats than full")
+    if not any(outcome["phase"] == "convergence" for outcome in content["phases"]):
+        yield Finding("!", "no full training: no time to target, no cost")
     for outcome in content["phases"]:
         if outcome["status"] == "failed":
             yield Finding("!", f"{outcome['phase']} (repeat {outcome['repeat']}) failed: {outcome['reason']}")

@@ -233,10 +233,16 @@ def test_as_a_data_frame(tmp_path: Path) -> None:
 
 
 def test_check_of_a_good_result(tmp_path: Path) -> None:
-    done = call("check", save(make_result(), tmp_path))
+    done = call("check", save(make_result(phases=FULL_PHASES), tmp_path))
     assert done.exit_code == 0, done.stdout
     assert done.stdout.endswith("Fit to be published.\n")
     assert "!  the quick profile" in done.stdout
+    assert "no full training" not in done.stdout
+
+
+def test_check_says_that_nothing_was_trained_to_the_end(tmp_path: Path) -> None:
+    done = call("check", save(make_result(), tmp_path))
+    assert "!  no full training" in done.stdout
 
 
 @pytest.mark.parametrize(

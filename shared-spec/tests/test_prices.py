@@ -24,6 +24,7 @@ def saved(tmp_path: Path, **changed: Any) -> Path:
     [
         ("NVIDIA L4", None, "AWS g6.xlarge"),
         ("nvidia l40s", None, "AWS g6e.xlarge"),
+        ("NVIDIA H100 80GB HBM3", None, "AWS p5.4xlarge"),
         ("Intel Xeon Platinum 8488C", 8, "AWS c7i.4xlarge"),
         ("Intel Xeon Platinum 8488C", 16, "AWS c7i.8xlarge"),
     ],
