@@ -12,7 +12,7 @@ from shared_spec import environment
 
 PRIVATE = {
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"),
-    "a path of a user": re.compile(r"(?:/home/|/Users/|\\Users\\|/root/)\S*", re.IGNORECASE),
+    "a path of a user": re.compile(r"(?:/(?:home|Users|root)/|\\Users\\)\S*", re.IGNORECASE),
     "an address of a private network": re.compile(r"\b(?:192\.168|172\.(?:1[6-9]|2\d|3[01]))(?:\.\d{1,3}){2}\b"),
     "an address with a password": re.compile(r"\b\w+://[^/\s]*:[^/\s]*@\S*"),
     "a hardware address": re.compile(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", re.IGNORECASE),
@@ -120,7 +120,7 @@ def _remarks(result: Result) -> Iterator[Finding]:
         yield Finding("!", "measured on the synthetic stand-in: no accuracy, and marked so in every table")
     if content["profile"]["name"] != "full":
         yield Finding("!", f"the {content['profile']['name']} profile: fewer repeats than full")
-    if not any(outcome["phase"] == "convergence" for outcome in content["phases"]):
+    if not result.outcomes("convergence"):
         yield Finding("!", "no full training: no time to target, no cost")
     for outcome in content["phases"]:
         if outcome["status"] == "failed":

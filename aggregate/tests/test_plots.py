@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from aggregate import compare, plots
 from aggregate.plots import Plot
@@ -42,6 +43,29 @@ def test_all_as_png_and_svg() -> None:
         assert root.tag.endswith("svg")
         assert "A (mlx" in plot.alt
         assert "C (tf-cuda" in plot.alt
+
+
+@pytest.mark.parametrize(
+    ("limits", "shown"),
+    [
+        ((2500, 7500), ["3,000", "4,000", "5,000", "7,000"]),
+        ((2, 40), ["2", "5", "10", "20"]),
+        ((0.5, 4000), ["1", "10", "100", "1,000"]),
+    ],
+)
+def test_the_shorter_a_logarithm_the_more_of_its_ticks_have_numbers(
+    limits: tuple[float, float], shown: list[str]
+) -> None:
+    axes = Figure().subplots()
+    axes.set_xscale("log")
+    axes.set_xlim(limits)
+    plots._plain_numbers(axes.xaxis)
+    ticks = [*axes.get_xticks(), *axes.get_xticks(minor=True)]
+    labels = [*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)]
+    found = {
+        tick: label.get_text() for tick, label in zip(ticks, labels, strict=True) if limits[0] <= tick <= limits[1]
+    }
+    assert [found[tick] for tick in sorted(found) if found[tick]] == shown
 
 
 def test_the_same_results_give_the_same_files() -> None:
