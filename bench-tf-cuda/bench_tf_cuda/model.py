@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from bench_tf_cuda import cudnn
-from bench_tf_cuda.ops import gelu
+from bench_tf_cuda.ops import gelu, layer_norm
 from shared_spec.batches import interpolation_matrix
 from shared_spec.spec import ModelSpec, Spec
 
@@ -42,11 +42,8 @@ class LayerNorm:
         self.weight, self.bias, self.eps = weights[f"{name}.weight"], weights[f"{name}.bias"], eps
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        y = tf.cast(x, tf.float32)
-        y -= tf.reduce_mean(y, -1, keepdims=True)
-        y *= tf.math.rsqrt(tf.reduce_mean(tf.square(y), -1, keepdims=True) + self.eps)
-        y = y * tf.cast(self.weight, tf.float32) + tf.cast(self.bias, tf.float32)
-        return tf.cast(y, x.dtype)
+        y: tf.Tensor = layer_norm(x, self.weight, self.bias, self.eps)
+        return y
 
 
 class Preprocess:
