@@ -6,17 +6,36 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
+_TAIL = [b * (2 * math.pi) ** -0.5 for b in (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)]
+
+
+def _normal_tail(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """For float32 x >= 0: what a normal distribution has beyond x, divided by exp(-x^2 / 2); and that exponential.
+
+    Their product is within 7.5e-8 of the tail (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17),
+    which is how far float32 takes 1 + erf, and far closer to it where the tail is small. XLA's erf takes a GPU twice as
+    many instructions, and has no use for the exponential that the gradient needs.
+    """
+    t = 1 / (1 + 0.2316419 * x)
+    return t * tf.math.polyval(_TAIL[::-1], t), tf.exp(-0.5 * tf.square(x))
+
 
 @tf.custom_gradient
 def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Exact GELU (arXiv 1606.08415) in float32; its gradient starts from x again, where TensorFlow's keeps the erf."""
+    """Exact GELU (arXiv 1606.08415) in float32: max(x, 0) less |x| times the normal tail beyond |x|.
+
+    Its gradient starts from x again, where TensorFlow's keeps the erf.
+    """
 
     def gradient(dy: tf.Tensor) -> tf.Tensor:
         z = tf.cast(x, tf.float32)
-        slope = 0.5 * (1 + tf.math.erf(z * 0.5**0.5)) + z * tf.exp(-0.5 * z * z) * (2 * math.pi) ** -0.5
-        return tf.cast(tf.cast(dy, tf.float32) * slope, x.dtype)
+        tail, density = _normal_tail(tf.abs(z))
+        below = density * (tail - (2 * math.pi) ** -0.5 * tf.abs(z))  # the slope at -|x|
+        return tf.cast(tf.cast(dy, tf.float32) * tf.where(z > 0, 1 - below, below), x.dtype)
 
-    return tf.cast(tf.nn.gelu(tf.cast(x, tf.float32), approximate=False), x.dtype), gradient
+    z = tf.cast(x, tf.float32)
+    tail, density = _normal_tail(tf.abs(z))
+    return tf.cast(tf.nn.relu(z) - tf.abs(z) * (tail * density), x.dtype), gradient
 
 
 @tf.custom_gradient
