@@ -2,6 +2,7 @@
 
 TensorFlow has no operator for it, and XLA recognises no attention in a graph. What follows is XLA's own contract: the
 calls' names, and their configuration, which is the JSON of its GpuBackendConfig (xla/service/gpu/backend_configs.proto).
+The call stands in a module of StableHLO, since no other way of TensorFlow's lets it say how its results lie in memory.
 
 Shapes: B batch, N tokens, H heads, D dim of a head.
 """
@@ -20,6 +21,12 @@ TOKENS, HEADS, DIM = 1, 2, 3
 """Axes of queries, keys, values, output and their gradients as they are handed over: [B, N, H, D]."""
 
 _Axes = tuple[int, ...]
+_Array = tuple[tf.DType, Sequence[int]]
+"""Type and shape."""
+_ELEMENTS = {tf.bfloat16: "bf16", tf.float32: "f32", tf.uint8: "ui8"}
+_MODULE_VERSION = 9
+"""Of what XlaCallModule takes; the oldest that knows everything used here, and TensorFlow keeps reading old ones."""
+_PLATFORMS = ["CUDA"]
 
 
 def _product(left: int, right: int, left_batch: _Axes, right_batch: _Axes = (0, HEADS)) -> dict[str, list[str]]:
@@ -70,18 +77,49 @@ def _config(target: str, scores: Sequence[int], scale: float) -> str:
     return json.dumps({"cudnn_fmha_backend_config": attention})
 
 
-def _call(target: str, operands: Sequence[tf.Tensor], results: Sequence[tuple[Any, Sequence[int]]]) -> list[tf.Tensor]:
+def _type(dtype: tf.DType, shape: Sequence[int]) -> str:
+    """A tensor's type as MLIR writes it."""
+    return f"tensor<{'x'.join([*map(str, shape), _ELEMENTS[dtype]])}>"
+
+
+def _layout(axes: Sequence[int]) -> str:
+    """Order of a tensor's axes in memory, the innermost first, as MLIR writes it."""
+    return f"dense<{list(axes)}> : tensor<{len(axes)}xindex>"
+
+
+def _module(target: str, config: str, operands: Sequence[_Array], results: Sequence[_Array]) -> str:
+    """A module of StableHLO with the call alone; of four axes, a result's tokens lie outside its heads."""
+    takes, gives = (", ".join(_type(*array) for array in arrays) for arrays in (operands, results))
+    arguments = [f"%arg{i}" for i in range(len(operands))]
+    signature = ", ".join(f"{name}: {_type(*array)}" for name, array in zip(arguments, operands, strict=True))
+    operand_layouts = ", ".join(_layout(range(len(shape))[::-1]) for _, shape in operands)
+    result_layouts = ", ".join(
+        _layout((3, 1, 2, 0) if len(shape) == 4 else range(len(shape))[::-1]) for _, shape in results
+    )
+    quoted = config.replace('"', "\\22")
+    found = ", ".join(f"%found#{i}" for i in range(len(results)))
+    return f"""
+        func.func public @main({signature}) -> ({gives}) {{
+          %found:{len(results)} = stablehlo.custom_call @"{target}"({", ".join(arguments)}) {{
+            api_version = 2 : i32, backend_config = "{quoted}",
+            operand_layouts = [{operand_layouts}], result_layouts = [{result_layouts}]
+          }} : ({takes}) -> ({gives})
+          return {found} : {gives}
+        }}"""
+
+
+def _call(target: str, operands: Sequence[tf.Tensor], results: Sequence[_Array]) -> list[tf.Tensor]:
     """The custom call on operands of which the first is the queries; `results` are types and shapes."""
     b, n, h, d = operands[0].shape
-    scratch = (tf.uint8, [0])  # XLA puts its size in when it has asked cuDNN
-    types, shapes = zip(*results, scratch, strict=True)
-    *found, _ = gen_xla_ops.xla_custom_call_v2(
-        operands=operands,
-        call_target_name=target,
-        backend_config=_config(target, (b, h, n, n), d**-0.5),
-        has_side_effect=False,
-        result_dtypes=types,
-        result_shapes=[tf.TensorShape(shape) for shape in shapes],
+    results = [*results, (tf.uint8, [0])]  # scratch: XLA puts its size in when it has asked cuDNN
+    given = [(operand.dtype, operand.shape.as_list()) for operand in operands]
+    *found, _ = gen_xla_ops.xla_call_module(
+        args=operands,
+        version=_MODULE_VERSION,
+        module=_module(target, _config(target, (b, h, n, n), d**-0.5), given, results),
+        Sout=[tf.TensorShape(shape) for _, shape in results],
+        Tout=[dtype for dtype, _ in results],
+        platforms=_PLATFORMS,
     )
     return list(found)
 
@@ -90,7 +128,7 @@ def _call(target: str, operands: Sequence[tf.Tensor], results: Sequence[tuple[An
 def _attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
     b, n, h, d = q.shape
     output, logs = _call(FORWARD, (q, k, v), [(q.dtype, [b, h, n, d]), (tf.float32, [b, h, n])])
-    output = tf.transpose(output, (0, 2, 1, 3))
+    output = tf.transpose(output, (0, 2, 1, 3))  # nothing moves: this is how it lies in memory
 
     def gradient(dy: tf.Tensor) -> list[tf.Tensor]:
         found = _call(BACKWARD, (q, k, v, logs, dy, output), [(q.dtype, [b, h, n, d])] * 3)
