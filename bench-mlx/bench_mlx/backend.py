@@ -16,6 +16,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from bench_mlx.model import DeiT
+from bench_mlx.ops import join
 from bench_mlx.ranks import MlxGroup, group, on_host
 from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
@@ -191,7 +192,7 @@ class MlxBackend:
         loss, gradients = mx.value_and_grad(self._loss)(self._params(), images, targets)
         if isinstance(self.group, MlxGroup):
             loss, gradients = self._averaged(loss, gradients, self.group)
-        gradient = mx.concatenate([gradients[name].flatten() for name in self._layout.shapes]).astype(mx.float32)
+        gradient = join([gradients[name] for name in self._layout.shapes])
         norm = _norm(gradient)
         self._adamw(gradient * mx.minimum(self.spec.optimizer.clip_norm / (norm + 1e-6), 1), lr)
         return mx.stack([loss, norm])

@@ -11,6 +11,7 @@ from functools import cache
 import mlx.core as mx
 import mlx.nn as nn
 
+from bench_mlx.ops import linear
 from shared_spec.batches import interpolation_matrix
 from shared_spec.spec import ModelSpec, Spec
 
@@ -31,13 +32,21 @@ class Preprocess(nn.Module):
         return self._upscale @ x @ self._upscale.T  # [B, 3, I, I]
 
 
+class Linear(nn.Linear):
+    """x W^T + b over the last axis: [..., in] -> [..., out]; in training with a gradient of this project's."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y: mx.array = linear(x, self.weight, self.bias) if self.training else super().__call__(x)
+        return y
+
+
 class PatchEmbed(nn.Module):
     """Cut into patches and project each: [B, 3, I, I] -> [B, G*G, D]."""
 
     def __init__(self, m: ModelSpec) -> None:
         super().__init__()
         self.patch_size = m.patch_size
-        self.proj = nn.Linear(m.channels * m.patch_size**2, m.dim)
+        self.proj = Linear(m.channels * m.patch_size**2, m.dim)
 
     def __call__(self, x: mx.array) -> mx.array:
         b, c, i, p = *x.shape[:3], self.patch_size
@@ -74,8 +83,8 @@ class Attention(nn.Module):
     def __init__(self, m: ModelSpec) -> None:
         super().__init__()
         self.heads = m.heads
-        self.qkv = nn.Linear(m.dim, 3 * m.dim)
-        self.proj = nn.Linear(m.dim, m.dim)
+        self.qkv = Linear(m.dim, 3 * m.dim)
+        self.proj = Linear(m.dim, m.dim)
 
     def __call__(self, x: mx.array) -> mx.array:
         b, n, d = x.shape
@@ -104,8 +113,8 @@ class Mlp(nn.Module):
 
     def __init__(self, m: ModelSpec) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(m.dim, m.mlp_dim)
-        self.fc2 = nn.Linear(m.mlp_dim, m.dim)
+        self.fc1 = Linear(m.dim, m.mlp_dim)
+        self.fc2 = Linear(m.mlp_dim, m.dim)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.fc2(gelu(self.fc1(x)))
@@ -138,7 +147,7 @@ class DeiT(nn.Module):
         self.pos_embed = mx.zeros((1, m.tokens, m.dim))
         self.blocks = [Block(m) for _ in range(m.depth)]
         self.norm = nn.LayerNorm(m.dim, m.layer_norm_eps)
-        self.head = nn.Linear(m.dim, m.classes)
+        self.head = Linear(m.dim, m.classes)
 
     def __call__(self, images: mx.array) -> mx.array:
         x = self.preprocess(images).astype(self.cls_token.dtype)  # the parameters' type is the model's precision
