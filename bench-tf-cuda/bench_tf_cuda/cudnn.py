@@ -25,7 +25,7 @@ _Array = tuple[tf.DType, Sequence[int]]
 """Type and shape."""
 _ELEMENTS = {tf.bfloat16: "bf16", tf.float32: "f32", tf.uint8: "ui8"}
 _MODULE_VERSION = 9
-"""Of what XlaCallModule takes; the oldest that knows everything used here, and TensorFlow keeps reading old ones."""
+"""Of XlaCallModule's contract, as this is written; TensorFlow goes on reading old ones."""
 _PLATFORMS = ["CUDA"]
 
 
