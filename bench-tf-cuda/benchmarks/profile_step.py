@@ -21,6 +21,7 @@ FLAGS = {
     "no CUDA graphs": "--xla_gpu_enable_command_buffer=",
     "all in CUDA graphs": "--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN "
     "--xla_gpu_graph_min_graph_size=1",
+    "cuBLASLt": "--xla_gpu_enable_cublaslt=true",
     "no Triton products": "--xla_gpu_enable_triton_gemm=false",
     "Triton products only": "--xla_gpu_cublas_fallback=false",
     "all tilings tried": "--xla_gpu_exhaustive_tiling_search=true",
