@@ -11,7 +11,7 @@ from functools import cache
 import mlx.core as mx
 import mlx.nn as nn
 
-from bench_mlx.ops import linear
+from bench_mlx.ops import linear, on_cuda
 from shared_spec.batches import interpolation_matrix
 from shared_spec.spec import ModelSpec, Spec
 
@@ -64,7 +64,7 @@ FUSED_BATCH = 96
 
 def has_fused_backward(dtype: mx.Dtype) -> bool:
     """Whether cuDNN's backward pass can serve attention: on CUDA, in bfloat16."""
-    return bool(dtype == mx.bfloat16 and mx.cuda.is_available() and mx.default_device() == mx.Device(mx.gpu))
+    return bool(dtype == mx.bfloat16 and on_cuda())
 
 
 @cache

@@ -8,6 +8,11 @@ from typing import Any
 import mlx.core as mx
 
 
+def on_cuda() -> bool:
+    """Whether MLX computes on an NVIDIA GPU, unless it is told otherwise."""
+    return bool(mx.cuda.is_available() and mx.default_device() == mx.Device(mx.gpu))
+
+
 @mx.custom_function
 def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
     """x W^T + b over the last axis: [..., in], [out, in], [out] -> [..., out].
@@ -58,7 +63,7 @@ def join(pieces: Sequence[mx.array]) -> mx.array:
 
     On CUDA it is one kernel, where mx.concatenate takes one for each piece. Metal binds 31 arrays to a kernel at most.
     """
-    if mx.default_device() == mx.Device(mx.cpu) or not mx.cuda.is_available():
+    if not on_cuda():
         return mx.concatenate([piece.flatten() for piece in pieces]).astype(mx.float32)
     sizes = tuple(piece.size for piece in pieces)
     (joined,) = _join_kernel(sizes)(

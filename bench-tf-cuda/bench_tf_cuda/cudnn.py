@@ -82,20 +82,19 @@ def _type(dtype: tf.DType, shape: Sequence[int]) -> str:
     return f"tensor<{'x'.join([*map(str, shape), _ELEMENTS[dtype]])}>"
 
 
-def _layout(axes: Sequence[int]) -> str:
-    """Order of a tensor's axes in memory, the innermost first, as MLIR writes it."""
-    return f"dense<{list(axes)}> : tensor<{len(axes)}xindex>"
+def _layout(shape: Sequence[int], tokens_outside: bool = False) -> str:
+    """Order of the axes in memory, the innermost first, as MLIR writes it; of [B, H, N, D] also with N outside H."""
+    axes = [3, 1, 2, 0] if tokens_outside and len(shape) == 4 else list(range(len(shape)))[::-1]
+    return f"dense<{axes}> : tensor<{len(axes)}xindex>"
 
 
 def _module(target: str, config: str, operands: Sequence[_Array], results: Sequence[_Array]) -> str:
-    """A module of StableHLO with the call alone; of four axes, a result's tokens lie outside its heads."""
+    """A module of StableHLO with the call alone."""
     takes, gives = (", ".join(_type(*array) for array in arrays) for arrays in (operands, results))
     arguments = [f"%arg{i}" for i in range(len(operands))]
     signature = ", ".join(f"{name}: {_type(*array)}" for name, array in zip(arguments, operands, strict=True))
-    operand_layouts = ", ".join(_layout(range(len(shape))[::-1]) for _, shape in operands)
-    result_layouts = ", ".join(
-        _layout((3, 1, 2, 0) if len(shape) == 4 else range(len(shape))[::-1]) for _, shape in results
-    )
+    operand_layouts = ", ".join(_layout(shape) for _, shape in operands)
+    result_layouts = ", ".join(_layout(shape, tokens_outside=True) for _, shape in results)
     quoted = config.replace('"', "\\22")
     found = ", ".join(f"%found#{i}" for i in range(len(results)))
     return f"""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-_TAIL = [b * (2 * math.pi) ** -0.5 for b in (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)]
+_TAIL = [b * (2 * math.pi) ** -0.5 for b in (1.330274429, -1.821255978, 1.781477937, -0.356563782, 0.319381530)]
+"""Coefficients of `_normal_tail`, the highest power's first."""
 
 
 def _normal_tail(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -17,7 +18,7 @@ def _normal_tail(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     many instructions more, and has no use for the exponential that the gradient needs.
     """
     t = 1 / (1 + 0.2316419 * x)
-    return t * tf.math.polyval(_TAIL[::-1], t), tf.exp(-0.5 * tf.square(x))
+    return t * tf.math.polyval(_TAIL, t), tf.exp(-0.5 * tf.square(x))
 
 
 @tf.custom_gradient
