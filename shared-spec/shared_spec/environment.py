@@ -212,6 +212,12 @@ def _cuda_kernel_cache(environ: Mapping[str, str] = os.environ) -> str:
     return "warm" if folder.is_dir() and any(folder.iterdir()) else "cold"
 
 
+MACHINE = ("system", "machine", "cpu_name", "cpu_logical_cores", "gpu_name", "gpu_count", "gpu_driver")
+"""Facts that the phases of one result have in common; a machine where one of them differs is another."""
+RESTART_SECONDS = 120.0
+"""Two times of start-up of a system within so many seconds are the same one, read from a clock that was set."""
+
+
 def collect(device: str = "cpu") -> Flat:
     """Facts of system, processor, memory and, on a "cuda" device, GPU, by name (results.schema.json: environment)."""
     info = cpuinfo.get_cpu_info()

@@ -211,6 +211,19 @@ def classify(batch_size: int, outcome: dict[str, Any], ended: Ended | None) -> m
     return max_batch.Try(batch_size, verdict, outcome["reason"], outcome["measurements"])
 
 
+RESTARTED = "taken up again after a restart, or on another machine of the same kind"
+
+
+def check_machine(begun_on: dict[str, Any], machine: dict[str, Any], where: Path) -> None:
+    """Raise UserError where an unfinished run, kept at `where`, was begun on another machine than this."""
+    for fact in environment.MACHINE:
+        if begun_on.get(fact) != machine.get(fact):
+            raise UserError(
+                f"{where}: this run was begun on another machine ({fact}: {begun_on.get(fact)}, here "
+                f"{machine.get(fact)}); go on there, or start over with --fresh, or choose another --out."
+            )
+
+
 class RunFolder:
     """What is on disk of an unfinished run."""
 
@@ -256,21 +269,30 @@ class RunFolder:
         return self.path / f"{planned.phase}-{planned.repeat}.safetensors"
 
     def open_record(self, device: str, fresh: bool) -> dict[str, Any]:
-        """Who this run is and how often it was taken up; kept from its first start on."""
-        path = self.path / "run.json"
+        """Who this run is and how often it was taken up; kept from its first start on.
+
+        Raises:
+            UserError: it was begun on another machine.
+        """
+        path, machine = self.path / "run.json", environment.collect(device)
         if fresh:
             for stale in [*self.path.glob("*.json"), *self.outcomes.glob("*.json"), *self.path.glob("*.safetensors")]:
                 stale.unlink(missing_ok=True)
         if path.exists():
             record: dict[str, Any] = jsonio.read(path)
+            check_machine(record["environment"], machine, path)
             record["resumed"] += 1
+            if abs(psutil.boot_time() - record["booted"]) > environment.RESTART_SECONDS:
+                record["booted"] = psutil.boot_time()
+                record["warnings"].append(RESTARTED)
         else:
             created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            machine, state = environment.collect(device), environment.state(device)
+            state = environment.state(device)
             record = {
                 "run_id": os.urandom(8).hex(),
                 "created": created,
                 "resumed": 0,
+                "booted": psutil.boot_time(),
                 "environment": machine,
                 "state_before": state,
                 "warnings": environment.warnings({**machine, **state}),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,38 @@ def test_running_again_redoes_only_what_failed_and_replaces_the_result(spec_file
     assert after["training"]["status"] == "ok"
     assert after["latency"] == before["latency"]  # measured once, kept
     assert result["resumed"] == 1
+
+
+def change_record(out: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Let the record of the one unfinished run in `out` say something else."""
+    (path,) = out.glob(".runs/*/run.json")
+    record = jsonio.read(path)
+    change(record)
+    jsonio.write(path, record)
+
+
+def test_a_run_begun_on_another_machine_is_not_taken_up(spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    quick(spec_file, out, FAKE_FAULT="kill:3")
+    change_record(out, lambda record: record["environment"].update(cpu_name="Another CPU"))
+    files = {path: path.read_bytes() for path in out.rglob("*.json")}
+    done = quick(spec_file, out)
+    assert done.returncode == 1
+    for word in ("run.json", "Another CPU", "--fresh"):
+        assert word in done.stderr
+    assert files == {path: path.read_bytes() for path in out.rglob("*.json")}
+    assert quick(spec_file, out, "--fresh").returncode == 0
+
+
+def test_a_result_says_that_the_machine_was_restarted_in_between(spec_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    quick(spec_file, out, FAKE_FAULT="kill:3")
+    change_record(out, lambda record: record.update(booted=record["booted"] - 1000))
+    quick(spec_file, out, FAKE_FAULT="kill:3")
+    assert quick(spec_file, out).returncode == 0
+    told = [warning for warning in only_result(out)["warnings"] if "restart" in warning]
+    assert told == ["taken up again after a restart, or on another machine of the same kind"]
+    assert only_result(out)["resumed"] == 2
 
 
 def wait_for(condition: Any) -> None:
