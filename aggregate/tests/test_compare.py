@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aggregate import compare
+from aggregate import compare, tables
 from aggregate.compare import COLUMNS, Run
 from aggregate.hardware import Hardware
 from aggregate.tests.factory import as_runs, make_result, small_spec, with_losses
@@ -112,6 +112,11 @@ def test_summary_takes_the_median_of_the_repeats() -> None:
     latency = summary.loc["latency_median"]
     assert (latency["repeats"], latency["n"], latency["reason"]) == (2, 2000, "")
     assert latency["notes"] == ("1 of 3 repeats gave no value: the latency phase failed: out of memory",)
+
+
+def test_a_column_names_every_profile_that_is_in_it() -> None:
+    (run,) = as_runs(make_result(number=1), make_result(number=2, repeats=2))
+    assert "quick, full" in tables.heading(run)
 
 
 def test_the_same_thing_measured_again_is_one_run() -> None:
