@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench_torch_ipex.onednn import Linear, attention
+from bench_torch_ipex.onednn import Linear, attention, available
 from shared_spec.batches import interpolation_matrix
 from shared_spec.spec import ModelSpec, Spec
 
@@ -42,10 +42,15 @@ class PatchEmbed(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Over the last axis, computed in float32; in training as a float32 operator, whose gradients are sums in float32."""
+    """Over the last axis, computed in float32; in training as a float32 operator, whose gradients are sums in float32.
+
+    So too in inference on CPUs where oneDNN has no bfloat16: PyTorch asks it all the same, and it raises.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).to(x.dtype) if torch.is_grad_enabled() else super().forward(x)
+        if torch.is_grad_enabled() or not available(x.dtype):
+            return super().forward(x.float()).to(x.dtype)
+        return super().forward(x)
 
 
 class Attention(nn.Module):

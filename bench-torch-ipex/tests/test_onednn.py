@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench_torch_ipex import onednn
+from bench_torch_ipex import model, onednn
 
 needs_onednn = pytest.mark.skipif(not onednn.available(torch.float32), reason="this PyTorch has no oneDNN")
 SHAPES = [(24, 16), (16, 24), (16, 16)]
@@ -55,3 +55,20 @@ def test_attention_in_bf16_is_attention() -> None:
     found = onednn.attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(("has_bf16", "seen"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_layer_norm_asks_onednn_for_bfloat16_only_where_it_has_it(
+    monkeypatch: pytest.MonkeyPatch, rows: torch.Tensor, has_bf16: bool, seen: torch.dtype
+) -> None:
+    asked: list[torch.dtype] = []
+
+    def forward(layer: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+        asked.append(x.dtype)
+        return x
+
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", forward)
+    monkeypatch.setattr(model, "available", lambda dtype: has_bf16)
+    with torch.inference_mode():
+        assert model.LayerNorm(24)(rows.bfloat16()).dtype == torch.bfloat16
+    assert asked == [seen]
