@@ -144,6 +144,11 @@ class Run:
     def content(self) -> dict[str, Any]:
         return self.result.content
 
+    @property
+    def profiles(self) -> list[str]:
+        """Names of the profiles that the results were measured with, each once."""
+        return list(dict.fromkeys(result.content["profile"]["name"] for result in self.results))
+
     def outcomes(self, phase: str) -> list[dict[str, Any]]:
         """The outcomes of a phase in all the results, failed ones included."""
         return [outcome for result in self.results for outcome in result.outcomes(phase)]
@@ -211,7 +216,7 @@ class Run:
             "scaling": self.ranks.scaling,
             "precision": c["precision"],
             "effective_precision": effective_precision(self.result),
-            "profile": _joined(result.content["profile"]["name"] for result in self.results),
+            "profile": _joined(self.profiles),
             "data": c["data"]["source"],
             "conformance": self.conformance[0],
             "spec_name": c["spec"]["name"],

@@ -111,7 +111,6 @@ def shown(value: float, metric: Metric) -> str:
 def heading(run: Run) -> list[str]:
     """What ran, in lines that fit a column."""
     c = run.content
-    profiles = dict.fromkeys(result.content["profile"]["name"] for result in run.results)
     synthetic = " · synthetic" if c["data"]["source"] == "synthetic" else ""
     return [
         *textwrap.wrap(c["platform"], HEADER_WIDTH),
@@ -122,7 +121,7 @@ def heading(run: Run) -> list[str]:
             for line in textwrap.wrap(part, HEADER_WIDTH, max_lines=3, placeholder=" …")
         ),
         *filter(None, [run.ranks.words]),
-        f"{', '.join(profiles)}{synthetic}",
+        f"{', '.join(run.profiles)}{synthetic}",
         *([f"{len(run.results)} runs"] if len(run.results) > 1 else []),
     ]
 

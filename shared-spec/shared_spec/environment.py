@@ -214,8 +214,6 @@ def _cuda_kernel_cache(environ: Mapping[str, str] = os.environ) -> str:
 
 MACHINE = ("system", "machine", "cpu_name", "cpu_logical_cores", "gpu_name", "gpu_count", "gpu_driver")
 """Facts that the phases of one result have in common; a machine where one of them differs is another."""
-RESTART_SECONDS = 120.0
-"""Two times of start-up of a system within so many seconds are the same one, read from a clock that was set."""
 
 
 def collect(device: str = "cpu") -> Flat:

@@ -212,6 +212,8 @@ def classify(batch_size: int, outcome: dict[str, Any], ended: Ended | None) -> m
 
 
 RESTARTED = "taken up again after a restart, or on another machine of the same kind"
+RESTART_SECONDS = 120.0
+"""Two times of start-up of a system within so many seconds are the same one, read from a clock that was set."""
 
 
 def check_machine(begun_on: dict[str, Any], machine: dict[str, Any], where: Path) -> None:
@@ -274,7 +276,7 @@ class RunFolder:
         Raises:
             UserError: it was begun on another machine.
         """
-        path, machine = self.path / "run.json", environment.collect(device)
+        path, machine, booted = self.path / "run.json", environment.collect(device), psutil.boot_time()
         if fresh:
             for stale in [*self.path.glob("*.json"), *self.outcomes.glob("*.json"), *self.path.glob("*.safetensors")]:
                 stale.unlink(missing_ok=True)
@@ -282,8 +284,8 @@ class RunFolder:
             record: dict[str, Any] = jsonio.read(path)
             check_machine(record["environment"], machine, path)
             record["resumed"] += 1
-            if abs(psutil.boot_time() - record["booted"]) > environment.RESTART_SECONDS:
-                record["booted"] = psutil.boot_time()
+            if abs(booted - record["booted"]) > RESTART_SECONDS:
+                record["booted"] = booted
                 record["warnings"].append(RESTARTED)
         else:
             created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -292,7 +294,7 @@ class RunFolder:
                 "run_id": os.urandom(8).hex(),
                 "created": created,
                 "resumed": 0,
-                "booted": psutil.boot_time(),
+                "booted": booted,
                 "environment": machine,
                 "state_before": state,
                 "warnings": environment.warnings({**machine, **state}),
