@@ -397,12 +397,11 @@ def _inference(measured: Measured, result: Result, prices: Prices) -> Iterator[F
     yield from figures
 
 
-def untried(results: Sequence[Result]) -> str:
-    """Why a run has no inference figure at a batch size that others have."""
+def untried(results: Sequence[Result], profiles: Sequence[str]) -> str:
+    """Why a run, of these results and profiles, has no inference figure at a batch size that others have."""
     outcomes = [outcome for result in results for outcome in result.outcomes("inference") if outcome["status"] == "ok"]
     stopped = next((o["measurements"]["stopped"] for o in outcomes if o["measurements"]["stopped"]), None)
-    profile = results[0].content["profile"]["name"]
-    return f"not tried after {stopped}" if stopped else f"the {profile} profile of this run ends at a smaller batch"
+    return f"not tried after {stopped}" if stopped else f"profile {' and '.join(profiles)} ends at a smaller batch"
 
 
 def _ceiling(measured: Measured, result: Result, prices: Prices) -> Iterator[Figure]:

@@ -204,7 +204,7 @@ def _at(batch: int, run: Run, records: list[dict[str, Any]]) -> dict[str, Any]:
     """The record of one batch size, or one that says why there is none."""
     unmeasured = [record for record in records if pd.isna(record["batch_size"])]
     exact = [record for record in records if not pd.isna(record["batch_size"]) and record["batch_size"] == batch]
-    untried = {"value": math.nan, "reason": metrics.untried(run.results)}
+    untried = {"value": math.nan, "reason": metrics.untried(run.results, run.profiles)}
     return (exact or (unmeasured if len(unmeasured) == len(records) else [untried]))[0]
 
 

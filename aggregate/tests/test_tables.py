@@ -80,6 +80,13 @@ def test_batches_that_only_some_runs_tried() -> None:
     assert (other_dash, other) == (MISSING, ["the inference phase failed: crashed"])
 
 
+def test_a_batch_beyond_a_runs_profiles_names_them_all() -> None:
+    quick, full = (make_result("tf-cuda", largest_batch=4, number=n, repeats=n) for n in (1, 2))
+    table = table_of(make_result("mlx", largest_batch=8), quick, full)
+    _, dash = cells(table, "Inference, batch 8")
+    assert dash == (MISSING, ["profile quick and full ends at a smaller batch"])
+
+
 def test_a_failed_repeat_does_not_hide_the_others() -> None:
     table = table_of(make_result(repeats=3, failed={("inference", 0): "crashed", ("training", 0): "crashed"}))
     ((batch, _),) = cells(table, "Inference, batch 8")

@@ -300,6 +300,14 @@ def test_latency_keeps_every_sample_and_separates_transfer(spec: Spec) -> None:
     assert measured["device_only_seconds"] == pytest.approx([0.006] * len(measured["device_only_seconds"]))
 
 
+def test_latency_samples_are_written_in_nanoseconds(spec: Spec) -> None:
+    device = FakeDevice({"infer": 0.001234567891}, dispatch=0.0)
+    backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    measured = harness.measure_latency(backend, images, spec, spec.profiles.quick, device.clock)
+    assert set(measured["host_to_host_seconds"]) == {0.001234568}
+
+
 def test_inference_doubles_up_to_the_bound(spec: Spec) -> None:
     device = FakeDevice({"infer": 0.02})
     backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
