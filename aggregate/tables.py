@@ -202,10 +202,12 @@ def _lines(table: Table, metric: Metric, found: Found) -> Iterator[tuple[str, st
 
 def _at(batch: int, run: Run, records: list[dict[str, Any]]) -> dict[str, Any]:
     """The record of one batch size, or one that says why there is none."""
-    unmeasured = [record for record in records if pd.isna(record["batch_size"])]
     exact = [record for record in records if not pd.isna(record["batch_size"]) and record["batch_size"] == batch]
-    untried = {"value": math.nan, "reason": metrics.untried(run.results, run.profiles)}
-    return (exact or (unmeasured if len(unmeasured) == len(records) else [untried]))[0]
+    if exact:
+        return exact[0]
+    if all(pd.isna(record["batch_size"]) for record in records):
+        return records[0]
+    return {"value": math.nan, "reason": metrics.untried(run.results, run.profiles)}
 
 
 def _cell(table: Table, record: dict[str, Any]) -> Cell:
