@@ -26,7 +26,7 @@ def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = 
     Args:
         paths: result files, or folders of them.
         baseline: what the ratios are against, as for --baseline.
-        prices: another price file than shared_spec/prices.json.
+        prices: another price file than shared_spec/results/prices.json.
 
     Raises:
         shared_spec.errors.UserError: there is no valid result, no such baseline, or the price file is wrong.
@@ -34,7 +34,7 @@ def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = 
     # Not at the top: `python -m aggregate` imports this module first, and wants to say itself what is not installed.
     from aggregate import reading, report
     from shared_spec.errors import UserError
-    from shared_spec.prices import load_prices
+    from shared_spec.results.prices import load_prices
 
     loaded = reading.load(paths)
     problems = [str(problem) for problem in loaded.problems]

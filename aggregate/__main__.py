@@ -15,7 +15,7 @@ try:
     from aggregate import publish, report, tables
     from aggregate.reading import load
     from shared_spec.errors import UserError
-    from shared_spec.prices import load_prices
+    from shared_spec.results.prices import load_prices
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in DEPENDENCIES:
         raise
@@ -47,7 +47,9 @@ def main() -> None:
 @click.option(
     "--baseline", default="", help="What to compare with: letter, platform, engine, device or file; else the first."
 )
-@click.option("--prices", type=click.Path(path_type=Path), help="Another price file than shared_spec/prices.json.")
+@click.option(
+    "--prices", type=click.Path(path_type=Path), help="Another price file than shared_spec/results/prices.json."
+)
 @click.option("--title", default=report.TITLE, show_default=True, help="Title of the report.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What to print.")
 @click.option("--fail-on-warning", is_flag=True, help=f"Exit status {EXIT_WARNED} if a run or a figure has a warning.")

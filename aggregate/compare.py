@@ -16,8 +16,8 @@ from aggregate import metrics
 from aggregate.hardware import Hardware, Ranks, hardware_of, ranks_of
 from aggregate.metrics import Figure
 from aggregate.reading import Result
-from shared_spec.prices import Prices
-from shared_spec.spec import Spec, load_spec
+from shared_spec.results.prices import Prices
+from shared_spec.workload.spec import Spec, load_spec
 
 THROTTLE = "gpu_throttle_reasons"
 """Name of that list in the state of a machine."""

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from shared_spec import params
-from shared_spec.spec import Spec
+from shared_spec.workload import params
+from shared_spec.workload.spec import Spec
 
 Problems = Iterator[tuple[str, str]]
 """As (JSON pointer, what)."""

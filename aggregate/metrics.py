@@ -10,10 +10,10 @@ import numpy as np
 
 from aggregate.hardware import hardware_of, ranks_of
 from aggregate.reading import Result
-from shared_spec import stability
-from shared_spec.prices import JOULES_PER_KWH, Prices
-from shared_spec.stability import drift as drift
-from shared_spec.stability import step_rate as step_rate
+from shared_spec.results import stability
+from shared_spec.results.prices import JOULES_PER_KWH, Prices
+from shared_spec.results.stability import drift as drift
+from shared_spec.results.stability import step_rate as step_rate
 
 PHASES = ("conformance", "training", "latency", "inference", "max_batch", "convergence", "ceiling")
 """In the order of the tables."""

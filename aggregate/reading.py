@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from aggregate import contradictions
-from shared_spec import jsonio, results
+from shared_spec import files as shared_files
 from shared_spec.errors import UserError
-from shared_spec.spec import Spec, parse_spec
+from shared_spec.results import format
+from shared_spec.workload.spec import Spec, parse_spec
 
 MAX_BYTES = 64 * 2**20
 """A full run on a fast GPU keeps some 200,000 samples: about 5 MB."""
@@ -161,9 +162,9 @@ def _expand(paths: Iterable[str | Path], problems: list[Problem]) -> Iterator[Pa
 def _load_one(path: Path) -> tuple[Result | None, list[Problem]]:
     try:
         data = _read(path)
-        content = jsonio.loads(data.decode("utf-8"))
+        content = shared_files.loads(data.decode("utf-8"))
         if isinstance(content, dict):
-            content = results.upgrade(content)
+            content = format.upgrade(content)
         wrong = _wrong_values(content)
         if not wrong:
             spec, _ = _parsed(json.dumps(content["spec"]["content"]))
@@ -206,11 +207,11 @@ def _read(path: Path) -> bytes:
 def _wrong_values(content: Any) -> list[tuple[str, str]]:
     """All that is wrong with parsed JSON, as (JSON pointer, what)."""
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, str) and version != results.SCHEMA_VERSION:
-        readable = " and ".join((*results.OLDER_VERSIONS, results.SCHEMA_VERSION))
+    if isinstance(version, str) and version != format.SCHEMA_VERSION:
+        readable = " and ".join((*format.OLDER_VERSIONS, format.SCHEMA_VERSION))
         said = f"is {version!r:.40}, and this program reads {readable}; use the deit-bench that wrote it"
         return [("/schema_version", said)]
-    if wrong := results.problems(content) or list(_too_large(content)):
+    if wrong := format.problems(content) or list(_too_large(content)):
         return wrong
     spec, _ = _parsed(json.dumps(content["spec"]["content"]))
     return [*_spec_problems(content), *contradictions.problems(content, spec)]
@@ -231,8 +232,11 @@ def _too_large(value: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
 @functools.lru_cache(maxsize=64)
 def _parsed(text: str) -> tuple[Spec | None, tuple[tuple[str, str], ...]]:
     """The spec in a JSON text and what is wrong with it; many results are of the same one."""
-    content = jsonio.loads(text)
-    wrong = tuple((pointer.rstrip("/"), message) for pointer, message in jsonio.problems(content, "spec.schema.json"))
+    content = shared_files.loads(text)
+    wrong = tuple(
+        (pointer.rstrip("/"), message)
+        for pointer, message in shared_files.problems(content, "workload/spec.schema.json")
+    )
     if wrong:
         return None, wrong
     try:

@@ -18,9 +18,9 @@ from aggregate.plots import Plot
 from aggregate.ratios import Ratio
 from aggregate.reading import Problem, Result
 from aggregate.tables import escape_markdown as escaped
-from shared_spec import jsonio
+from shared_spec import files as shared_files
 from shared_spec.errors import UserError
-from shared_spec.prices import Prices
+from shared_spec.results.prices import Prices
 
 OWN_PLOT = re.compile(rf"({'|'.join(kind.stem for kind in plots.KINDS)})(-[0-9a-f]{{12}})?(-bf16)?\.(png|svg)")
 """Names of the plots that a report writes, and so may remove when it is made anew."""
@@ -229,10 +229,10 @@ def write(comparison: Comparison, out: Path) -> list[list[Plot]]:
     files = {f"{p.name}.png": p.png for p in present} | {f"{p.name}.svg": p.svg for p in present}
     try:
         for name, data in files.items():
-            jsonio.write_atomic(out / "plots" / name, data)
-        jsonio.write_atomic(out / "index.html", html_page(comparison, drawn).encode())
-        jsonio.write_atomic(out / "comparison.csv", tables.csv(comparison.summary).encode())
-        jsonio.write_atomic(out / "comparison.md", markdown(comparison, drawn).encode())
+            shared_files.write_atomic(out / "plots" / name, data)
+        shared_files.write_atomic(out / "index.html", html_page(comparison, drawn).encode())
+        shared_files.write_atomic(out / "comparison.csv", tables.csv(comparison.summary).encode())
+        shared_files.write_atomic(out / "comparison.md", markdown(comparison, drawn).encode())
         for stale in (out / "plots").glob("*"):
             if OWN_PLOT.fullmatch(stale.name) and stale.name not in files:
                 stale.unlink()

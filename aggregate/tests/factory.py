@@ -11,9 +11,9 @@ import numpy as np
 from aggregate import compare
 from aggregate.compare import Run
 from aggregate.reading import Result
-from shared_spec import results
-from shared_spec.prices import load_prices
-from shared_spec.spec import Spec, load_spec, parse_spec
+from shared_spec.results import format
+from shared_spec.results.prices import load_prices
+from shared_spec.workload.spec import Spec, load_spec, parse_spec
 
 SPEC = load_spec()
 SPEEDS = {"mlx": 180.0, "tf-cuda": 3430.0, "torch-ipex": 11.0}
@@ -306,7 +306,7 @@ def make_result(
             )
     content = spec.to_dict()
     result: dict[str, Any] = {
-        "schema_version": results.SCHEMA_VERSION,
+        "schema_version": format.SCHEMA_VERSION,
         "run_id": digest[:16],
         "created": f"2026-01-{number % 28 + 1:02d}T12:00:00Z",
         "platform": platform,

@@ -199,7 +199,7 @@ def test_forms_for_other_programs(tmp_path: Path, form: str) -> None:
 def test_baseline_and_prices(tmp_path: Path) -> None:
     l4 = make_result("tf-cuda", device_name="NVIDIA L4", phases=FULL_PHASES)
     folder = results(tmp_path / "results", make_result("mlx"), l4)
-    prices = json.loads(resources.files("shared_spec").joinpath("prices.json").read_text())
+    prices = json.loads(resources.files("shared_spec").joinpath("results", "prices.json").read_text())
     prices["rentals"]["items"] = [{"name": "a friend", "per_hour": 1.5, "devices": ["NVIDIA L4"], "cores": None}]
     options = "--out", tmp_path / "report", "--prices", save(prices, tmp_path, "prices.json")
     done = call(folder, *options, "--baseline", "tf-cuda")

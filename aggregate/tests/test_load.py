@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aggregate import report, tables
 from aggregate.reading import Loaded, Problem, clean, load
 from aggregate.tests.factory import FULL_PHASES, PRICES, make_result, save
-from shared_spec import results
+from shared_spec.results import format
 
 loading = importlib.import_module("aggregate.reading")
 VALID = make_result(repeats=2)
@@ -100,9 +100,9 @@ def test_what_is_no_result(tmp_path: Path, data: bytes, said: str) -> None:
 
 
 def test_results_of_older_versions_are_read(tmp_path: Path) -> None:
-    loaded = load([save(SMALL | {"schema_version": version}, tmp_path) for version in results.OLDER_VERSIONS])
+    loaded = load([save(SMALL | {"schema_version": version}, tmp_path) for version in format.OLDER_VERSIONS])
     assert not loaded.problems
-    assert [result.content["schema_version"] for result in loaded.results] == [results.SCHEMA_VERSION]
+    assert [result.content["schema_version"] for result in loaded.results] == [format.SCHEMA_VERSION]
 
 
 def test_deep_inside_a_valid_envelope(tmp_path: Path) -> None:

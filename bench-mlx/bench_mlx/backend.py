@@ -18,11 +18,11 @@ from mlx.utils import tree_unflatten
 from bench_mlx.model import DeiT
 from bench_mlx.ops import join
 from bench_mlx.ranks import MlxGroup, group, on_host
-from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.parallel import Group
-from shared_spec.spec import Spec
+from shared_spec.ranks import Group
+from shared_spec.workload import params as canonical
+from shared_spec.workload.spec import Spec
 
 Batch = tuple[mx.array, ...]
 """Images, and targets where there are any."""

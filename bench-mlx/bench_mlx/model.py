@@ -12,8 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from bench_mlx.ops import linear, on_cuda
-from shared_spec.batches import interpolation_matrix
-from shared_spec.spec import ModelSpec, Spec
+from shared_spec.workload.preprocessing import interpolation_matrix
+from shared_spec.workload.spec import ModelSpec, Spec
 
 
 class Preprocess(nn.Module):

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from ctypes.util import find_library
 from pathlib import Path
 
-from shared_spec.backend import Platform, Start
-from shared_spec.environment import has_nvidia_driver, usable_cores
-from shared_spec.parallel import World
+from shared_spec.machine.facts import has_nvidia_driver, usable_cores
+from shared_spec.platform import Platform, Start
+from shared_spec.ranks import World
 
 
 def _devices() -> tuple[str, ...]:

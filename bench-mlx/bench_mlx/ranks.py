@@ -8,13 +8,13 @@ import mlx.core as mx
 import numpy as np
 
 from bench_mlx.platform import ranks_engine, world
-from shared_spec.parallel import ALONE, Group, gathered_values
+from shared_spec.ranks import ALONE, Group, gathered_values
 
 TRANSPORTS = {"ring": "tcp", "mpi": "mpi", "nccl": "nccl"}
 
 
 class MlxGroup:
-    """shared_spec.parallel.Group over MLX's; `mlx.launch` says who its ranks are.
+    """shared_spec.ranks.Group over MLX's; `mlx.launch` says who its ranks are.
 
     Attributes:
         ranks: MLX's own group, for its collectives.

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from bench_mlx.platform import PLATFORM
-from shared_spec import peers
 from shared_spec.backend import Batch, Handle
-from shared_spec.spec import Spec
+from shared_spec.dev import peers
+from shared_spec.workload.spec import Spec
 
 sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
 from timm_peer import timm_peers
 
 
 class MlxImage:
-    """shared_spec.peers.Contender: mlx-image's VisionTransformer as `vit_small_patch16_224` makes it.
+    """shared_spec.dev.peers.Contender: mlx-image's VisionTransformer as `vit_small_patch16_224` makes it.
 
     Trained with MLX's AdamW in one compiled step, as MLX's own examples do. Images are upscaled by nn.Upsample.
     """

@@ -7,8 +7,9 @@ import pytest
 
 from bench_mlx.backend import MlxBackend
 from bench_mlx.platform import worker_env
-from shared_spec import batches, params
-from shared_spec.spec import Spec, load_spec
+from shared_spec.data import batches
+from shared_spec.workload import params
+from shared_spec.workload.spec import Spec, load_spec
 
 AVAILABLE = {
     "cpu": True,

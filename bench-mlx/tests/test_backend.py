@@ -9,9 +9,9 @@ import pytest
 from bench_mlx import backend as module
 from bench_mlx.backend import MlxBackend
 from bench_mlx.model import DeiT
-from shared_spec import params
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
+from shared_spec.workload import params
 
 LR = 1e-3
 

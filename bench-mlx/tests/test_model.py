@@ -5,8 +5,8 @@ from mlx.utils import tree_flatten
 
 from bench_mlx import model
 from bench_mlx.model import Attention, DeiT, PatchEmbed, Preprocess, gelu
-from shared_spec import params
-from shared_spec.batches import interpolation_matrix
+from shared_spec.workload import params
+from shared_spec.workload.preprocessing import interpolation_matrix
 
 pytestmark = pytest.mark.usefixtures("device")
 

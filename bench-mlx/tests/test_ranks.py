@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from bench_mlx.platform import PLATFORM, launch, world
-from shared_spec import jsonio, results, testing
-from shared_spec.parallel import EXIT_STALLED, World
+from shared_spec import files
+from shared_spec.dev import testing
+from shared_spec.ranks import EXIT_STALLED, World
+from shared_spec.results import format
 
 PACKAGE = "bench_mlx"
 CPU = ("--device", "cpu")
@@ -28,7 +30,7 @@ def alone(tmp_path_factory):
 def test_two_processes_are_one_training(precision, alone, tmp_path):
     asked = ("--phases", "conformance,training,convergence", "--nproc", 2, *CPU, "--precision", precision)
     result = testing.run(PACKAGE, testing.small_spec(3), tmp_path, *asked)
-    assert results.problems(result) == []
+    assert format.problems(result) == []
     assert result["parallel"] == {
         "world_size": 2, "scaling": "strong", "engine": "mlx.core.distributed, ring", "transport": "tcp", "hosts": 1,
     }  # fmt: skip
@@ -106,7 +108,7 @@ def test_a_rank_killed_on_another_host_ends_both_and_the_training_goes_on(hosts,
     assert processes[0].returncode in (1, EXIT_STALLED), said
     assert processes[1].returncode == -signal.SIGKILL
     (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.json")
-    assert jsonio.read(kept)["status"] == "failed"
+    assert files.read(kept)["status"] == "failed"
     (outcome,) = testing.run(PACKAGE, spec, tmp_path / "host-0", *asked, *CPU)["phases"]
     assert outcome["measurements"]["parallel"] == {"world_sizes": [2, 1]}
 

@@ -24,11 +24,11 @@ import tensorflow as tf
 from bench_tf_cuda import ahead, cudnn, ranks
 from bench_tf_cuda.model import DeiT, Preprocess, Weights
 from bench_tf_cuda.platform import world
-from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.parallel import Group
-from shared_spec.spec import Spec
+from shared_spec.ranks import Group
+from shared_spec.workload import params as canonical
+from shared_spec.workload.spec import Spec
 
 Value = tf.Tensor | Future[tf.Tensor]
 Batch = tuple[Value, Value | None]

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from bench_tf_cuda import cudnn
 from bench_tf_cuda.ops import gelu, layer_norm
-from shared_spec.batches import interpolation_matrix
-from shared_spec.spec import ModelSpec, Spec
+from shared_spec.workload.preprocessing import interpolation_matrix
+from shared_spec.workload.spec import ModelSpec, Spec
 
 Weights = Mapping[str, tf.Tensor]
 

@@ -6,10 +6,10 @@ import socket
 import sys
 from contextlib import ExitStack
 
-from shared_spec.backend import Platform, Start
-from shared_spec.environment import has_nvidia_driver, usable_cores
 from shared_spec.errors import UserError
-from shared_spec.parallel import World
+from shared_spec.machine.facts import has_nvidia_driver, usable_cores
+from shared_spec.platform import Platform, Start
+from shared_spec.ranks import World
 
 
 def devices() -> tuple[str, ...]:

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from bench_tf_cuda.platform import world
-from shared_spec import parallel
+from shared_spec import ranks
 from shared_spec.errors import UserError
-from shared_spec.parallel import ALONE, Group, World
+from shared_spec.ranks import ALONE, Group, World
 
 HOST_GROUP = 1000
 """Key of the group in which host arrays are exchanged; the strategy numbers its own groups from 1."""
@@ -60,7 +60,7 @@ def _for_so_long(seconds: float, size: int) -> Iterator[None]:
 
 
 class TfGroup:
-    """shared_spec.parallel.Group over MultiWorkerMirroredStrategy, as TF_CONFIG lays it out.
+    """shared_spec.ranks.Group over MultiWorkerMirroredStrategy, as TF_CONFIG lays it out.
 
     Args:
         on_gpu: gradients are on a GPU, and NCCL moves them; otherwise TensorFlow's ring does, over gRPC.
@@ -71,10 +71,10 @@ class TfGroup:
         self._exchanges = 0
         engines = tf.distribute.experimental.CommunicationImplementation
         options = tf.distribute.experimental.CommunicationOptions(
-            timeout_seconds=parallel.timeout(), implementation=engines.NCCL if on_gpu else engines.RING
+            timeout_seconds=ranks.timeout(), implementation=engines.NCCL if on_gpu else engines.RING
         )
         try:
-            with _for_so_long(parallel.timeout(), self.size):
+            with _for_so_long(ranks.timeout(), self.size):
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         except (tf.errors.OpError, ValueError) as error:
             raise UserError(
@@ -97,7 +97,7 @@ class TfGroup:
                 instance_key=self._exchanges,
                 ordering_token=[],
                 communication_hint="ring",
-                timeout_seconds=parallel.timeout(),
+                timeout_seconds=ranks.timeout(),
             ).numpy()
 
     def sum(self, value: tf.Tensor) -> tf.Tensor:

@@ -13,14 +13,15 @@ import tensorflow as tf
 
 from bench_tf_cuda.backend import TfBackend, group
 from bench_tf_cuda.platform import PLATFORM, launch, world
-from shared_spec import allreduce, environment
-from shared_spec.spec import load_spec
+from shared_spec.dev import allreduce
+from shared_spec.machine import facts
+from shared_spec.workload.spec import load_spec
 
 RANKS = 2
 
 
 def rank(device: str, precision: str, images: int, rounds: int) -> None:
-    environment.take_core_share(world().local_rank, world().local_size)
+    facts.take_core_share(world().local_rank, world().local_size)
     ranks = group(device)
 
     def all_reduce(values: int) -> Callable[[], None]:

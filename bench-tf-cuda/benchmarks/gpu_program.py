@@ -49,7 +49,7 @@ def step(precision: str, batch: int, out: Path) -> None:
     import tensorflow as tf
 
     from bench_tf_cuda.backend import TfBackend
-    from shared_spec.spec import load_spec
+    from shared_spec.workload.spec import load_spec
 
     spec = load_spec()
     backend = TfBackend(spec, "cpu", precision, "xla")

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from bench_tf_cuda.platform import PLATFORM
-from shared_spec import peers
 from shared_spec.backend import Batch, Handle
-from shared_spec.spec import Spec
+from shared_spec.dev import peers
+from shared_spec.workload.spec import Spec
 
 sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
 from timm_peer import timm_peers
 
 
 class KerasHub:
-    """shared_spec.peers.Contender: keras_hub.models.DeiTBackbone with a head, trained by Keras' own train step.
+    """shared_spec.dev.peers.Contender: keras_hub.models.DeiTBackbone with a head, trained by Keras' own train step.
 
     It has a second, distillation, token (198 instead of 197) and initial values of its own. The images are upscaled by
     Keras' Resizing layer. The optimiser is Keras' AdamW with the global norm clipped at 1.

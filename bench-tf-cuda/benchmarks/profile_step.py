@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_tf_cuda.platform import PLATFORM
-from shared_spec import params
+from shared_spec.workload import params
 
 sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
 from step_profile import Part, main

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from bench_tf_cuda.backend import TfBackend
-from shared_spec import params
-from shared_spec.batches import soft_targets
-from shared_spec.spec import Spec, load_spec
+from shared_spec.data.batches import soft_targets
+from shared_spec.workload import params
+from shared_spec.workload.spec import Spec, load_spec
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from bench_tf_cuda import ahead
 from bench_tf_cuda.backend import TfBackend
-from shared_spec import params
 from shared_spec.backend import OutOfMemory
-from shared_spec.spec import Spec
+from shared_spec.workload import params
+from shared_spec.workload.spec import Spec
 
 HostBatch = tuple[np.ndarray, np.ndarray]
 

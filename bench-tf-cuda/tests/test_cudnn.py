@@ -12,8 +12,8 @@ import tensorflow as tf
 from bench_tf_cuda import cudnn
 from bench_tf_cuda.backend import TfBackend
 from bench_tf_cuda.model import attention
-from shared_spec import params
-from shared_spec.spec import Spec
+from shared_spec.workload import params
+from shared_spec.workload.spec import Spec
 
 SHAPE = (2, 5, 3, 4)  # B, N, H, D
 

@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from bench_tf_cuda import platform
 from bench_tf_cuda.ranks import rank_errors
-from shared_spec import results, testing
+from shared_spec.dev import testing
 from shared_spec.errors import UserError
-from shared_spec.parallel import World
-from shared_spec.spec import Spec
+from shared_spec.ranks import World
+from shared_spec.results import format
+from shared_spec.workload.spec import Spec
 
 PACKAGE = "bench_tf_cuda"
 ON_CPU = ("--device", "cpu", "--phases")
@@ -87,7 +88,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 def test_two_processes_are_one_training(alone: list[float], tmp_path: Path) -> None:
     asked = (*ON_CPU, "conformance,training,convergence", "--nproc", 2)
     result = testing.run(PACKAGE, testing.small_spec(3), tmp_path, *asked)
-    assert results.problems(result) == []
+    assert format.problems(result) == []
     assert result["parallel"] == {
         "world_size": 2, "scaling": "strong", "engine": "tf.distribute", "transport": "ring over gRPC", "hosts": 1,
     }  # fmt: skip

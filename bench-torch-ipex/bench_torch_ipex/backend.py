@@ -17,11 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from bench_torch_ipex import onednn
 from bench_torch_ipex.model import DeiT
 from bench_torch_ipex.ranks import group
-from shared_spec import params as canonical
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.parallel import Group
-from shared_spec.spec import Spec
+from shared_spec.ranks import Group
+from shared_spec.workload import params as canonical
+from shared_spec.workload.spec import Spec
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 

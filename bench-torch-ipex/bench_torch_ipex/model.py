@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench_torch_ipex.onednn import Linear, attention, available
-from shared_spec.batches import interpolation_matrix
-from shared_spec.spec import ModelSpec, Spec
+from shared_spec.workload.preprocessing import interpolation_matrix
+from shared_spec.workload.spec import ModelSpec, Spec
 
 
 class Preprocess(nn.Module):

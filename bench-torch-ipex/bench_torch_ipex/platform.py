@@ -4,9 +4,9 @@ import os
 import platform
 import sys
 
-from shared_spec.backend import Platform, Start
-from shared_spec.environment import usable_cores
-from shared_spec.parallel import World
+from shared_spec.machine.facts import usable_cores
+from shared_spec.platform import Platform, Start
+from shared_spec.ranks import World
 
 
 def _has_ipex() -> bool:

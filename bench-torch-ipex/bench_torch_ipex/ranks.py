@@ -11,12 +11,12 @@ import torch
 import torch.distributed as dist
 
 from bench_torch_ipex.platform import world
-from shared_spec import parallel
-from shared_spec.parallel import ALONE, Group
+from shared_spec import ranks
+from shared_spec.ranks import ALONE, Group
 
 
 class TorchGroup:
-    """shared_spec.parallel.Group over the default process group; `torchrun` says who its ranks are."""
+    """shared_spec.ranks.Group over the default process group; `torchrun` says who its ranks are."""
 
     def __init__(self) -> None:
         self.rank, self.size = world().rank, world().size
@@ -26,7 +26,7 @@ class TorchGroup:
             self.engine = "ccl"
         else:
             self.engine = "gloo"
-        dist.init_process_group(self.engine, timeout=timedelta(seconds=parallel.timeout()))
+        dist.init_process_group(self.engine, timeout=timedelta(seconds=ranks.timeout()))
 
     def describe(self) -> dict[str, Any]:
         transport = "tcp" if self.engine == "gloo" else os.environ.get("CCL_ATL_TRANSPORT", "mpi")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from bench_torch_ipex.platform import PLATFORM
-from shared_spec import peers
+from shared_spec.dev import peers
 
 sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
 from timm_peer import timm_peers

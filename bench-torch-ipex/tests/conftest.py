@@ -5,9 +5,9 @@ import pytest
 
 from bench_torch_ipex.backend import TorchBackend
 from bench_torch_ipex.platform import PLATFORM
-from shared_spec import params
-from shared_spec.batches import soft_targets
-from shared_spec.spec import Spec, load_spec, parse_spec
+from shared_spec.data.batches import soft_targets
+from shared_spec.workload import params
+from shared_spec.workload.spec import Spec, load_spec, parse_spec
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import torch
 
 from bench_torch_ipex.backend import TorchBackend
 from bench_torch_ipex.model import DeiT
-from shared_spec import params
 from shared_spec.errors import UserError
-from shared_spec.spec import Spec
+from shared_spec.workload import params
+from shared_spec.workload.spec import Spec
 
 
 def test_names_and_shapes_are_timms(tiny_spec: Spec) -> None:

@@ -12,9 +12,11 @@ import psutil
 import pytest
 
 from bench_torch_ipex.platform import world
-from shared_spec import jsonio, results, testing
-from shared_spec.parallel import World
-from shared_spec.spec import Spec
+from shared_spec import files
+from shared_spec.dev import testing
+from shared_spec.ranks import World
+from shared_spec.results import format
+from shared_spec.workload.spec import Spec
 
 PACKAGE = "bench_torch_ipex"
 
@@ -30,7 +32,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 def test_two_processes_are_one_training(engine: str, alone: list[float], tmp_path: Path) -> None:
     asked = ("--phases", "conformance,training,convergence", "--nproc", 2, "--engine", engine)
     result = testing.run(PACKAGE, testing.small_spec(3), tmp_path, *asked)
-    assert results.problems(result) == []
+    assert format.problems(result) == []
     assert result["parallel"] == {
         "world_size": 2, "scaling": "strong", "engine": "torch.distributed, gloo", "transport": "tcp", "hosts": 1,
     }  # fmt: skip
@@ -99,7 +101,7 @@ def test_a_rank_killed_on_another_host_ends_both_and_the_training_goes_on(
     assert [process.returncode for process in processes] == [1, 1], said
     assert "convergence failed" in said[0]
     (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.json")
-    assert jsonio.read(kept)["status"] == "failed"
+    assert files.read(kept)["status"] == "failed"
     (outcome,) = testing.run(PACKAGE, spec, tmp_path / "host-0", *asked, "--engine", "stock")["phases"]
     assert outcome["measurements"]["parallel"] == {"world_sizes": [2, 1]}
 

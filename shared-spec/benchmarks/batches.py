@@ -11,10 +11,10 @@ from itertools import islice
 
 import numpy as np
 
-from shared_spec.batches import HostBatch, TrainingBatches
-from shared_spec.cifar100 import synthetic
-from shared_spec.harness import monotonic
-from shared_spec.spec import Spec, load_spec
+from shared_spec.data.batches import HostBatch, TrainingBatches
+from shared_spec.data.cifar100 import synthetic
+from shared_spec.measure.clock import monotonic
+from shared_spec.workload.spec import Spec, load_spec
 
 BATCH_SIZES = (32, 128, 512)
 COUNTS = (12_500, 50_000, 200_000, 800_000)

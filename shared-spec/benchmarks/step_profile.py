@@ -14,12 +14,14 @@ from typing import Any
 
 import click
 
-from shared_spec import jsonio, params
-from shared_spec.backend import Platform
-from shared_spec.batches import TrainingBatches
-from shared_spec.cifar100 import synthetic
-from shared_spec.harness import Stepper, monotonic
-from shared_spec.spec import PRECISIONS, Spec, load_spec
+from shared_spec import files
+from shared_spec.data.batches import TrainingBatches
+from shared_spec.data.cifar100 import synthetic
+from shared_spec.measure.blocks import Stepper
+from shared_spec.measure.clock import monotonic
+from shared_spec.platform import Platform
+from shared_spec.workload import params
+from shared_spec.workload.spec import PRECISIONS, Spec, load_spec
 
 Part = tuple[str, Callable[[], Any], Callable[[Any], Any]]
 """Name, a call that starts it, and what waits for its result."""
@@ -110,8 +112,8 @@ def main(
             found["variants"][name] = {"env": dict(own), **told}
             print(f"{told['step_seconds'] * 1e3:10.3f} ms  {name}" if "step_seconds" in told else f"{name}: {told}")
             if out:
-                jsonio.write(out, found)  # after each: a call that is cut short has given something
+                files.write(out, found)  # after each: a call that is cut short has given something
         if out:
-            jsonio.write(out, found)
+            files.write(out, found)
 
     command()

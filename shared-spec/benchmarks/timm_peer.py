@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from shared_spec.backend import Batch, Handle
-from shared_spec.peers import Peer
-from shared_spec.spec import Spec
+from shared_spec.dev.peers import Peer
+from shared_spec.workload.spec import Spec
 
 
 class Timm:
-    """shared_spec.peers.Contender: `deit_small_patch16_224`, eager or under torch.compile."""
+    """shared_spec.dev.peers.Contender: `deit_small_patch16_224`, eager or under torch.compile."""
 
     def __init__(self, spec: Spec, device: str, precision: str, compiled: bool) -> None:
         import timm

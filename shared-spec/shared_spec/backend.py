@@ -1,15 +1,13 @@
 """What a platform has to be able to do. The harness drives, the backend obeys; only the harness owns a clock."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
-from shared_spec.errors import UserError
-from shared_spec.parallel import Group, World
-from shared_spec.params import Params
-from shared_spec.spec import Spec
+from shared_spec.ranks import Group
+from shared_spec.workload.params import Params
+from shared_spec.workload.spec import Spec
 
 Batch = Any
 """A batch on the device: images, and targets where there are any. Only its backend looks inside."""
@@ -116,55 +114,3 @@ class Backend(Protocol):
     def memory(self) -> dict[str, int | None]:
         """Memory figures of the device by name, bytes; None where the framework does not tell."""
         ...
-
-
-@dataclass(frozen=True)
-class Start:
-    """A process to start for the ranks of a phase: the engine's launcher, or a rank itself where there is none."""
-
-    arguments: list[str]
-    env: dict[str, str]
-
-
-def no_launcher(ranks: int, device: str, words: list[str]) -> list[Start]:
-    """What a platform that cannot share its work says.
-
-    Raises:
-        UserError: always.
-    """
-    raise UserError("--nproc: this platform trains with one process only; leave the option out.")
-
-
-@dataclass(frozen=True)
-class Platform:
-    """What can be said of a platform before its framework is imported.
-
-    Attributes:
-        name: as in the result, e.g. "torch-ipex".
-        package: the package whose `__main__` runs a phase, e.g. "bench_torch_ipex".
-        folder: its folder in a clone, e.g. "bench-torch-ipex".
-        make_target: as in `make bench-TARGET`, e.g. "ipex".
-        backend: "module:Class" of its Backend.
-        devices, engines: what --device and --engine accept; the first is the default.
-        worker_env: (device, engine, ranks on this host) -> environment variables a phase process must start with.
-        world: this process's place among the ranks, from the environment that the engine's launcher sets.
-        group: "module:function" that connects the ranks: (device) -> parallel.Group, the same one at each call.
-        launch: (ranks, device, words behind "python") -> what to start for that many ranks on this host.
-        death: pattern that finds in the launcher's output which rank died first: groups "rank" and "status", the
-            latter negative for a signal. Not needed where each rank is started directly, in order of rank.
-        compile_seconds: what a training step takes to compile, by device, roughly: for estimates alone.
-    """
-
-    name: str
-    package: str
-    folder: str
-    make_target: str
-    backend: str
-    devices: tuple[str, ...]
-    engines: tuple[str, ...]
-    worker_env: Callable[[str, str, int], dict[str, str]]
-    world: Callable[[], World] = World
-    group: str = "shared_spec.parallel:alone"
-    launch: Callable[[int, str, list[str]], list[Start]] = no_launcher
-    death: str | None = None
-    compile_seconds: Mapping[str, float] = field(default_factory=dict)

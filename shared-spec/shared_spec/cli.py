@@ -17,11 +17,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from shared_spec import environment, jsonio, parallel, params, phases, run
-from shared_spec.backend import Platform
+from shared_spec import files, ranks
+from shared_spec.conformance import checks as conformance_checks
 from shared_spec.errors import UserError
-from shared_spec.screen import Display, JsonEvents, Screen
-from shared_spec.spec import PRECISIONS, load_spec
+from shared_spec.machine import facts as machine_facts
+from shared_spec.platform import Platform
+from shared_spec.run import parent, worker
+from shared_spec.run.job import PARALLEL
+from shared_spec.run.plan import Request
+from shared_spec.run.screen import Display, JsonEvents, Screen
+from shared_spec.workload import params
+from shared_spec.workload.spec import PRECISIONS, load_spec
 
 Command = Callable[..., Any]
 
@@ -80,11 +86,11 @@ def _chosen_phases(text: str | None, defaults: tuple[str, ...]) -> tuple[str, ..
         return defaults
     chosen = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in chosen:
-        if word not in phases.PHASES:
-            raise UserError(f"--phases: {word!r} is no phase; choose from {', '.join(phases.PHASES)}.")
+        if word not in worker.PHASES:
+            raise UserError(f"--phases: {word!r} is no phase; choose from {', '.join(worker.PHASES)}.")
     if not chosen:
-        raise UserError(f"--phases: name at least one of {', '.join(phases.PHASES)}.")
-    return tuple(phase for phase in phases.PHASES if phase in chosen)
+        raise UserError(f"--phases: name at least one of {', '.join(worker.PHASES)}.")
+    return tuple(phase for phase in worker.PHASES if phase in chosen)
 
 
 def _run_command(platform: Platform) -> click.Command:
@@ -134,7 +140,7 @@ def _run_command(platform: Platform) -> click.Command:
         help="strong: the spec's batch is shared by all processes; weak: each takes a batch of that size.",
     )  # fmt: skip
     @click.option(
-        "--rank-timeout", type=click.FloatRange(1), default=parallel.DEFAULT_TIMEOUT, show_default=True,
+        "--rank-timeout", type=click.FloatRange(1), default=ranks.DEFAULT_TIMEOUT, show_default=True,
         help="Seconds of silence after which a process of several is given up.",
     )  # fmt: skip
     @click.option("--json-events", is_flag=True, help="Tell programs what happens: one JSON object a line.")
@@ -145,48 +151,48 @@ def _run_command(platform: Platform) -> click.Command:
         """Measure this machine and write one result file."""
         spec = load_spec(spec_path)
         chosen = _chosen_phases(phases_text, spec.profile(profile).phases)
-        request = run.Request(platform, spec, profile, precision, device, engine, data or None, chosen, out, **more)
+        request = Request(platform, spec, profile, precision, device, engine, data or None, chosen, out, **more)
         if platform.world().size > 1:
             _run_as_rank(request, json_events)
         else:
-            _run(request, parallel.ALONE, json_events)
+            _run(request, ranks.ALONE, json_events)
 
     return command
 
 
-def _run(request: run.Request, group: parallel.Group, json_events: bool) -> None:
+def _run(request: Request, group: ranks.Group, json_events: bool) -> None:
     """Run as the one process that keeps the run's folder and shows the screen."""
-    parallel.check_batch(request.batch_size, request.ranks, "--nproc" if group is parallel.ALONE else "the launcher")
+    ranks.check_batch(request.batch_size, request.ranks, "--nproc" if group is ranks.ALONE else "the launcher")
     if not request.planned_phases:
-        raise UserError(f"--phases: several ranks share only {', '.join(phases.PARALLEL)}; name one of these.")
+        raise UserError(f"--phases: several ranks share only {', '.join(PARALLEL)}; name one of these.")
     display: Display = JsonEvents(sys.stdout) if json_events else Screen(Console())
     try:
-        path = run.Run(request, display, group).execute()
+        path = parent.Run(request, display, group).execute()
     except UserError as error:
         display.ended("error", str(error))
         raise
     except KeyboardInterrupt:
         display.ended("stopped", STOPPED)
         raise
-    result = jsonio.read(path)
+    result = files.read(path)
     display.result(str(path), [outcome["phase"] for outcome in result["phases"] if outcome["status"] != "ok"])
     _fail_on_bad_phases(result)
 
 
-def _run_as_rank(request: run.Request, json_events: bool) -> None:
+def _run_as_rank(request: Request, json_events: bool) -> None:
     """Run as one of the ranks that an engine's launcher has started."""
     platform, world = request.platform, request.platform.world()
     if request.ranks not in (1, world.size):
         raise UserError(f"--nproc {request.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
     _enter_worker_env(platform, request.device, request.engine)
-    environment.take_core_share(world.local_rank, world.local_size)
-    os.environ[parallel.TIMEOUT_ENV] = str(request.rank_timeout)
-    group = phases.connect(platform, request.device)
+    machine_facts.take_core_share(world.local_rank, world.local_size)
+    os.environ[ranks.TIMEOUT_ENV] = str(request.rank_timeout)
+    group = worker.connect(platform, request.device)
     request = dataclasses.replace(request, ranks=group.size)
     if group.rank == 0:
         _run(request, group, json_events)
     else:
-        run.follow(request, group)
+        parent.follow(request, group)
 
 
 def _fail_on_bad_phases(result: dict[str, Any]) -> None:
@@ -242,7 +248,7 @@ def _predict_command(platform: Platform) -> click.Command:
         images = read_images(images_path)
         values = params.initial(spec) if weights == "init" else params.load(spec, Path(weights))
         _enter_worker_env(platform, device, engine)
-        backend = phases.make_backend(platform, spec, device, precision, engine)
+        backend = worker.make_backend(platform, spec, device, precision, engine)
         backend.load_params(values)
         size = min(len(images), spec.training.eval_batch_size)
         logits = []
@@ -265,7 +271,7 @@ def write_npy(path: Path, array: np.ndarray) -> None:
         np.save(buffer, array)
         buffer.seek(0)
         try:
-            jsonio.write_atomic(path, buffer.read())
+            files.write_atomic(path, buffer.read())
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --out.") from error
 
@@ -277,11 +283,10 @@ def _verify_command(platform: Platform) -> click.Command:
         """Prove that this machine computes the specified model, gradients and updates."""
         spec = load_spec(spec_path)
         _enter_worker_env(platform, device, engine)
-        from shared_spec import conformance
 
-        backend = phases.make_backend(platform, spec, device, precision, engine)
+        backend = worker.make_backend(platform, spec, device, precision, engine)
         screen = Screen(Console())
-        checks = conformance.run(backend, spec, precision)
+        checks = conformance_checks.run(backend, spec, precision)
         table = Table("check", "figure", "bound", "", title=f"{platform.name} ({engine}) on {device}, {precision}")
         for check in checks:
             table.add_row(check.name, f"{check.figure:.3g}", f"{check.bound:.3g}", "ok" if check.passed else "FAILED")
@@ -300,16 +305,16 @@ def _info_command(platform: Platform) -> click.Command:
         spec = load_spec(spec_path)
         _enter_worker_env(platform, device, engine)
         worker_env = platform.worker_env(device, engine, 1)  # before a framework binds this process to a core
-        backend = phases.make_backend(platform, spec, device, precision, engine)
+        backend = worker.make_backend(platform, spec, device, precision, engine)
         facts = {
             "platform": platform.name,
             "spec_fingerprint": spec.fingerprint,
             "backend": backend.describe(),
             "worker_env": worker_env,
-            "environment": environment.collect(device),
-            "software": environment.software(),
+            "environment": machine_facts.collect(device),
+            "software": machine_facts.software(),
         }
-        click.echo(json.dumps(environment.scrub(facts), indent=1))
+        click.echo(json.dumps(machine_facts.scrub(facts), indent=1))
 
     return command
 
@@ -321,7 +326,7 @@ def _phase_command(platform: Platform) -> click.Command:
     def command(job: Path, events: str) -> None:
         """Body of a phase process; `run` starts it. EVENTS: a descriptor, or a named pipe where there are ranks."""
         one = events.isdecimal()
-        sys.exit(phases.main(platform, job, int(events)) if one else phases.main_of_rank(platform, job, Path(events)))
+        sys.exit(worker.main(platform, job, int(events)) if one else worker.main_of_rank(platform, job, Path(events)))
 
     return command
 

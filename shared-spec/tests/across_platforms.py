@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared_spec import cifar100, params, reference
-from shared_spec.params import Params
-from shared_spec.spec import Spec
+from shared_spec.data import cifar100
+from shared_spec.workload import params, reference
+from shared_spec.workload.params import Params
+from shared_spec.workload.spec import Spec
 
 ROOT = Path(__file__).parents[2]
 PLATFORMS = {

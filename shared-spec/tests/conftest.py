@@ -1,5 +1,6 @@
 """What all tests share: the specs and the real CIFAR-100."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared_spec import cifar100
-from shared_spec.cifar100 import Dataset
-from shared_spec.spec import Spec, load_spec, parse_spec
+from shared_spec.data import cifar100
+from shared_spec.data.cifar100 import Dataset
+from shared_spec.workload.spec import Spec, load_spec, parse_spec
 
 BESIDE_THE_CHECKOUT = Path(__file__).parents[3] / "shared" / "data" / "cifar-100-python.tar.gz"
 
@@ -57,3 +58,10 @@ def real_folder(real_archive: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def real_dataset(real_folder: Path) -> Dataset:
     return cifar100.read(real_folder)
+
+
+@pytest.fixture
+def spec_file(tiny_spec: Spec, tmp_path: Path) -> Path:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(tiny_spec.to_dict()))
+    return path

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from fake_platform.backend import PLATFORM, FakeBackend
 
-from shared_spec import peers
-from shared_spec.spec import Spec
+from shared_spec.dev import peers
+from shared_spec.workload.spec import Spec
 
 
 class Slow(FakeBackend):

@@ -12,12 +12,12 @@ from unittest import mock
 
 import numpy as np
 
-from shared_spec import params as canonical
-from shared_spec import reference
-from shared_spec.batches import HostBatch
-from shared_spec.parallel import ALONE, Group, gathered
-from shared_spec.params import Params
-from shared_spec.spec import Spec
+from shared_spec.data.batches import HostBatch
+from shared_spec.ranks import ALONE, Group, gathered
+from shared_spec.workload import params as canonical
+from shared_spec.workload import reference
+from shared_spec.workload.params import Params
+from shared_spec.workload.spec import Spec
 
 WORK_SECONDS, READ_SECONDS = 0.1, 0.001
 

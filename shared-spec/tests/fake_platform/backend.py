@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from shared_spec import params as canonical
-from shared_spec.backend import OutOfMemory, Platform, Start
+from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.parallel import ALONE, Group, World, gathered
-from shared_spec.spec import Spec
+from shared_spec.platform import Platform, Start
+from shared_spec.ranks import ALONE, Group, World, gathered
+from shared_spec.workload import params as canonical
+from shared_spec.workload.spec import Spec
 
 
 class FileGroup:

@@ -1,0 +1,271 @@
+"""What conformance asks: inputs made of raw bits, and the questions put alike to the reference and to a backend."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+
+from shared_spec import ranks
+from shared_spec.backend import Backend, Batch
+from shared_spec.data.batches import HostBatch, soft_targets
+from shared_spec.workload import params, reference
+from shared_spec.workload.params import Params
+from shared_spec.workload.random_bits import random_bits
+from shared_spec.workload.spec import Spec
+
+SEED = 3
+BATCH = 4
+STEPS = 20
+
+
+# --- Inputs: made of raw Philox bits, so the same on every machine. ---
+
+
+def _bits(label: str, count: int) -> np.ndarray:
+    """uint64 [count] of the random stream that `label` names."""
+    index = int.from_bytes(hashlib.sha256(label.encode()).digest()[:6], "little")
+    return random_bits(SEED, "probe", index, count)
+
+
+def _bytes(label: str, count: int) -> np.ndarray:
+    """uint8 [count] of the random stream that `label` names."""
+    return _bits(label, -(-count // 8)).view(np.uint8)[:count]
+
+
+def _uniform(label: str, shape: tuple[int, ...], rms: float) -> np.ndarray:
+    """float32 of mean zero and root mean square `rms`, evenly spread."""
+    unit = (_bits(label, math.prod(shape)) >> np.uint64(11)) * 2.0**-53
+    return ((2 * unit - 1) * math.sqrt(3) * rms).astype(np.float32).reshape(shape)
+
+
+def _batch(spec: Spec, step: int) -> HostBatch:
+    """BATCH images of noise, with targets that are sharp in even steps and nearly flat in odd ones.
+
+    Gradients of even steps are therefore several times those of odd ones, so that AdamW, which does not see the
+    scale of all gradients together, does see whether each step was clipped.
+    """
+    side = spec.data.image_size
+    images = _bytes(f"images {step}", BATCH * side * side * 3).reshape(BATCH, side, side, 3)
+    labels = (_bits(f"labels {step}", BATCH) % np.uint64(spec.model.classes)).astype(np.intp)
+    smoothing = 0.95 if step % 2 else spec.data.label_smoothing
+    return HostBatch(images, soft_targets(labels, spec.model.classes, smoothing))
+
+
+def _large(spec: Spec) -> Params:
+    """Weights so large that every product, LayerNorm and bias counts.
+
+    A matrix multiplies the size of its input by 1.6: attention scores are spread by 1.6^2 = 2.6, so that softmax
+    saturates, and GELU's inputs reach both its tails.
+    """
+    values: Params = {}
+    for name, shape in params.shapes(spec).items():
+        if params.has_decay(name, shape):
+            values[name] = _uniform(name, shape, 1.6 / math.sqrt(math.prod(shape[1:])))
+        elif len(shape) > 1:
+            values[name] = _uniform(name, shape, 1.0)
+        else:
+            values[name] = _uniform(name, shape, 0.3) + np.float32(name.endswith("weight"))
+    return values
+
+
+def _small_variance(spec: Spec) -> Params:
+    """The large weights, but all that is added to the residual stream shrunk by sqrt(eps).
+
+    LayerNorm undoes such a factor, were it not for its eps, which now is of the variance's own size.
+    """
+    factor = np.float32(math.sqrt(spec.model.layer_norm_eps))
+    writers = ("cls_token", "pos_embed", "patch_embed.proj", "attn.proj", "mlp.fc2")
+    values = _large(spec)
+    return {name: v * factor if any(writer in name for writer in writers) else v for name, v in values.items()}
+
+
+CASES: dict[str, Callable[[Spec], Params]] = {
+    "initial weights": params.initial,
+    "large weights": _large,
+    "small variance": _small_variance,
+}
+
+
+def _learning_rates(spec: Spec) -> list[float]:
+    """The schedule over STEPS steps of BATCH images: a quarter of them warm-up, and the peak of the reference batch."""
+    short = dataclasses.replace(
+        spec,
+        training=dataclasses.replace(spec.training, epochs=1),
+        data=dataclasses.replace(spec.data, train_images=STEPS * BATCH),
+        schedule=dataclasses.replace(spec.schedule, reference_batch=BATCH, warmup_fraction=0.25),
+    )
+    return [short.learning_rate(step, BATCH) for step in range(STEPS)]
+
+
+# --- Questions: put alike to the reference and to a backend. ---
+
+
+class Subject(Protocol):
+    """What is asked: a model with its optimiser."""
+
+    def load(self, values: Params) -> None: ...
+
+    def logits(self, batch: HostBatch) -> np.ndarray: ...
+
+    def gradients(self, batch: HostBatch) -> Params: ...
+
+    def step(self, batch: HostBatch, lr: float) -> tuple[float, float]:
+        """Train; return loss and gradient norm."""
+        ...
+
+    def parameters(self) -> Params: ...
+
+    def moments(self) -> tuple[Params, Params]: ...
+
+
+class ReferenceSubject:
+    """The float64 reference; with `u`, the reference as rounding errors of that size would have it.
+
+    Every answer is then that of parameters which are each off by a relative +u or -u, the signs drawn once and for
+    all, and parameters and moments are kept in float32.
+    """
+
+    def __init__(self, spec: Spec, u: float = 0.0) -> None:
+        self.spec, self.u = spec, u
+
+    def load(self, values: Params) -> None:
+        self._state = reference.State.start({name: value.astype(np.float64) for name, value in values.items()})
+
+    def _perturbed(self) -> Params:
+        if not self.u:
+            return self._state.params
+        result: Params = {}
+        for name, value in self._state.params.items():
+            bits = np.unpackbits(_bytes(f"perturbation {name}", -(-value.size // 8)))[: value.size]
+            result[name] = value * (1 + self.u * (1 - 2.0 * bits.reshape(value.shape)))
+        return result
+
+    def logits(self, batch: HostBatch) -> np.ndarray:
+        return reference.forward(self.spec, self._perturbed(), batch.images)[0]
+
+    def gradients(self, batch: HostBatch) -> Params:
+        return reference.loss_and_gradients(self.spec, self._perturbed(), batch.images, batch.targets)[1]
+
+    def step(self, batch: HostBatch, lr: float) -> tuple[float, float]:
+        o = self.spec.optimizer
+        loss, gradients = reference.loss_and_gradients(self.spec, self._perturbed(), batch.images, batch.targets)
+        clipped, norm = reference.clip(gradients, o.clip_norm)
+        state = reference.adamw(o, self._state, clipped, lr)
+        if self.u:
+            state = reference.State(_as_float32(state.params), _as_float32(state.m), _as_float32(state.v), state.step)
+        self._state = state
+        return loss, norm
+
+    def parameters(self) -> Params:
+        return self._state.params
+
+    def moments(self) -> tuple[Params, Params]:
+        return self._state.m, self._state.v
+
+
+def _as_float32(values: Params) -> Params:
+    """float64 values as they are after having been stored in float32."""
+    return {name: value.astype(np.float32).astype(np.float64) for name, value in values.items()}
+
+
+class BackendSubject:
+    """A backend, asked through its protocol; with several ranks they share the batch of a training step.
+
+    Where their number does not divide the batch, each image stands in it as often as makes it so: the mean over the
+    batch, and with it every answer, stays the same.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def load(self, values: Params) -> None:
+        self.backend.load_params(values)
+
+    def _to_device(self, batch: HostBatch) -> Batch:
+        return self.backend.to_device(batch.images, batch.targets)
+
+    def logits(self, batch: HostBatch) -> np.ndarray:
+        return self.backend.to_numpy(self.backend.infer(self._to_device(batch)))
+
+    def gradients(self, batch: HostBatch) -> Params:
+        return self.backend.gradients(self._to_device(batch))
+
+    def step(self, batch: HostBatch, lr: float) -> tuple[float, float]:
+        group = self.backend.group
+        copies = group.size // math.gcd(group.size, len(batch.images))
+        rows = ranks.slice_of(copies * len(batch.images), group)
+        part = HostBatch(*(np.repeat(array, copies, 0)[rows] for array in (batch.images, batch.targets)))
+        loss, norm = self.backend.to_numpy(self.backend.train_step(self._to_device(part), lr))
+        return float(loss), float(norm)
+
+    def parameters(self) -> Params:
+        return self.backend.export_params()
+
+    def moments(self) -> tuple[Params, Params]:
+        state = self.backend.export_state()
+        m, v = ({k[2:]: value for k, value in state.items() if k.startswith(slot)} for slot in ("m/", "v/"))
+        return m, v
+
+
+Answer = np.ndarray | Params
+"""A whole array, or a value for each parameter by name."""
+QUESTIONS = 2 * len(CASES) + STEPS
+"""How often `_answers` calls its `tick`."""
+
+
+def _answers(subject: Subject, spec: Spec, tick: Callable[[str], None]) -> Iterator[tuple[str, Answer]]:
+    """Everything that is compared, by the name of its check."""
+    for case, make in CASES.items():
+        subject.load(make(spec))
+        batch = _batch(spec, 0)
+        tick(f"logits, {case}")
+        yield f"logits, {case}", subject.logits(batch)
+        tick(f"gradients, {case}")
+        yield f"gradients, {case}", subject.gradients(batch)
+    yield from _trace_answers(subject, spec, tick)
+
+
+def _trace_answers(subject: Subject, spec: Spec, tick: Callable[[str], None]) -> Iterator[tuple[str, Answer]]:
+    first = params.initial(spec)
+    subject.load(first)
+    losses, norms, biases = [], [], [first["head.bias"]]
+    for step, lr in enumerate(_learning_rates(spec)):
+        tick(f"training step {step + 1} of {STEPS}")
+        loss, norm = subject.step(_batch(spec, step), lr)
+        losses.append(loss)
+        norms.append(norm)
+        biases.append(subject.parameters()["head.bias"])
+    yield "trace, loss", np.array(losses)
+    yield "trace, gradient norm", np.array(norms)
+    yield "trace, learning rate", np.diff(np.array(biases, np.float64), axis=0)
+    m, v = subject.moments()
+    yield "trace, first moments", m
+    yield "trace, second moments", v
+    last = subject.parameters()
+    updates = {name: last[name].astype(np.float64) - value for name, value in first.items()}
+    yield KEY_BIASES, np.array([_pop_key_bias(spec, value) for name, value in updates.items() if _has_key_bias(name)])
+    yield "trace, parameters", updates
+    yield "trace, logits", subject.logits(_batch(spec, 0))
+
+
+KEY_BIASES = "trace, key biases"
+
+
+def _has_key_bias(name: str) -> bool:
+    return name.endswith("attn.qkv.bias")
+
+
+def _pop_key_bias(spec: Spec, qkv_bias: np.ndarray) -> np.ndarray:
+    """The keys' third of a qkv bias, [D], which is replaced by zeros.
+
+    Softmax does not change when one number is added to all scores of a query, so the gradient of a key's bias is
+    exactly zero. What a backend finds instead is rounding noise, and AdamW, which divides a gradient by its own size,
+    makes steps of up to the learning rate of it. They have no right value to be compared with, only a largest size.
+    """
+    keys = slice(spec.model.dim, 2 * spec.model.dim)
+    popped = qkv_bias[keys].copy()
+    qkv_bias[keys] = 0
+    return popped

@@ -1,0 +1,349 @@
+"""This project's implementation against public ones of the same model: in turns, in one run, on one machine.
+
+A duel is between two processes, ours and a peer's, each with its own framework. They take turns, ours first in one
+round and last in the next, so that what the machine does meanwhile meets both. A ratio is how many times as fast ours
+is: the geometric mean over the rounds, with a bootstrap interval. Both train on the same batches from the same initial
+values, with the same environment variables; a peer whose numbers are not ours is no peer, and there is no duel.
+"""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import click
+import numpy as np
+
+from shared_spec import files
+from shared_spec.backend import Batch, Handle
+from shared_spec.data import cifar100
+from shared_spec.data.batches import TrainingBatches
+from shared_spec.errors import UserError
+from shared_spec.machine import facts as machine_facts
+from shared_spec.measure.blocks import Stepper
+from shared_spec.measure.clock import monotonic
+from shared_spec.platform import Platform
+from shared_spec.workload import params as workload_params
+from shared_spec.workload.spec import PRECISIONS, Spec, load_spec, parse_spec
+
+TASKS = ("train", "latency")
+OURS = "ours"
+FORMAT = 1
+"""Of the file a run writes; to be raised when a field changes its meaning."""
+WARM_UP = {"train": 2, "latency": 10}
+CHECKED_STEPS = 2
+TOLERANCE = 0.02
+"""Of losses and logits, as a share of the largest: far above what rounding to bfloat16 does, far below another model."""
+
+
+class Contender(Protocol):
+    """The part of Backend that a duel needs."""
+
+    def load_params(self, params: Mapping[str, np.ndarray]) -> None: ...
+    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch: ...
+    def train_step(self, batch: Batch, lr: float) -> Handle: ...
+    def infer(self, batch: Batch) -> Handle: ...
+    def synchronize(self, *handles: Handle) -> None: ...
+    def to_numpy(self, handle: Handle) -> np.ndarray: ...
+    def describe(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A public implementation.
+
+    Attributes:
+        build: (spec, device, precision) -> Contender; runs in the peer's own process and imports its framework there.
+        python: folder of its virtual environment beside the script; empty for the package's own.
+        devices: where it can run.
+        tasks: what it can do.
+        same_values: whether it computes the specified model from the specified initial values, and is held to it.
+    """
+
+    build: Callable[[Spec, str, str], Contender]
+    python: str = ""
+    devices: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = TASKS
+    same_values: bool = True
+
+
+def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """How many times as fast the first of each pair of times is: geometric mean and its 95 % bootstrap interval.
+
+    Percentile bootstrap over rounds (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+    """
+    logs = np.log([peer / ours for ours, peer in rounds])
+    means = np.random.default_rng(0).choice(logs, (9999, len(logs))).mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(np.exp(logs.mean())), float(np.exp(low)), float(np.exp(high))
+
+
+# --- In the process of a contender. ---
+
+
+def _stepper(contender: Contender, spec: Spec, task: str, batch_size: int) -> tuple[Stepper, list[float]]:
+    """What is timed, and a few numbers that tell whether the contender computes the specified model."""
+    data = cifar100.synthetic(spec)
+    contender.load_params(workload_params.initial(spec))
+    if task == "latency":
+        images = data.test_images[:batch_size]
+
+        def infer() -> Handle:
+            return contender.to_numpy(contender.infer(contender.to_device(images, None)))
+
+        return Stepper(infer, lambda handle: None, spec.measuring, monotonic), infer()[0].tolist()
+    batches = iter(TrainingBatches(spec, data.train_images, data.train_labels, batch_size, 0).prefetched())
+    lr = spec.learning_rate(0, batch_size)
+
+    def train() -> Handle:
+        host = next(batches)
+        return contender.train_step(contender.to_device(host.images, host.targets), lr)
+
+    losses = [float(contender.to_numpy(train())[0]) for _ in range(CHECKED_STEPS)]
+    return Stepper(train, contender.synchronize, spec.measuring, monotonic), losses
+
+
+def _serve(build: Callable[[Spec, str, str], Contender], job: dict[str, Any]) -> None:
+    """Answer each number of steps on standard input with the seconds they took, a line of JSON each."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever frameworks print goes with the errors
+
+    def reply(value: Any) -> None:
+        print(json.dumps(value), file=replies, flush=True)
+
+    spec = parse_spec(job["spec"], "the job's spec")
+    contender = build(spec, job["device"], job["precision"])
+    start = monotonic()
+    stepper, numbers = _stepper(contender, spec, job["task"], job["batch_size"])
+    start_seconds = monotonic() - start
+    seconds = stepper.block(WARM_UP[job["task"]]).step_seconds
+    reply({
+        "numbers": numbers, "step_seconds": seconds, "start_seconds": start_seconds, "describe": contender.describe()
+    })  # fmt: skip
+    for line in sys.stdin:
+        reply(stepper.block(int(line)).step_seconds)
+
+
+def _ours(platform: Platform, engine: str) -> Callable[[Spec, str, str], Contender]:
+    def build(spec: Spec, device: str, precision: str) -> Contender:
+        module, _, name = platform.backend.partition(":")
+        made: Contender = getattr(importlib.import_module(module), name)(spec, device, precision, engine)
+        return made
+
+    return build
+
+
+# --- In the parent. ---
+
+
+class _Process:
+    """A contender's process; ready when it has been built and warmed up."""
+
+    def __init__(self, command: list[str], env: Mapping[str, str], log: Path) -> None:
+        self._log = log.open("w")
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            env={**os.environ, **env},
+        )  # fmt: skip
+        self.start: dict[str, Any] = self._read()
+
+    def _read(self) -> Any:
+        line = self._stream(self._process.stdout).readline()
+        if not line:
+            self._process.wait()
+            words = Path(self._log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["none"]
+            told = next((line for line in reversed(words) if re.match(r"[\w.]+(Error|Exception)\b", line)), words[-1])
+            raise UserError(f"a contender's process ended; its words: {told.strip()}")
+        return json.loads(line)
+
+    @staticmethod
+    def _stream(stream: IO[str] | None) -> IO[str]:
+        assert stream is not None  # both are pipes
+        return stream
+
+    def seconds(self, steps: int) -> float:
+        """Seconds a step of so many."""
+        print(steps, file=self._stream(self._process.stdin), flush=True)
+        return float(self._read())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a duel is about."""
+
+    task: str
+    precision: str
+    batch_size: int
+    device: str
+    engine: str
+
+
+def _python(script: Path, peer: Peer) -> str:
+    if not peer.python:
+        return sys.executable
+    python = script.parent / peer.python / "bin" / "python"
+    if not python.exists():
+        raise UserError(f"{python.relative_to(script.parent)}: is not there; `make peers-*` sets it up.")
+    return str(python)
+
+
+def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, setting: Setting, rounds: int) -> Any:
+    """One duel as the result file has it; times in seconds a step."""
+    env = platform.worker_env(setting.device, setting.engine, 1)
+    job = {**setting.__dict__, "spec": spec.to_dict()}
+    processes: list[_Process] = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for who, python in ((OURS, sys.executable), (name, _python(script, peer))):
+                command = [python, str(script), "--contender", who, "--job", json.dumps(job)]
+                processes.append(_Process(command, env, Path(folder) / "log"))
+            ours, theirs = processes
+            if peer.same_values:
+                _same_values(name, ours.start["numbers"], theirs.start["numbers"])
+            slowest = max(process.start["step_seconds"] for process in processes)
+            steps = max(1, round(spec.measuring.block_seconds / slowest))
+            times = [_round(ours, theirs, steps, first=i % 2) for i in range(rounds)]
+        finally:
+            for process in processes:
+                process.close()
+    centre, low, high = ratio(times)
+    return {
+        "peer": name, "task": setting.task, "precision": setting.precision, "batch_size": setting.batch_size,
+        "ratio": centre, "low": low, "high": high, "steps_a_turn": steps, "step_seconds": times,
+        "start_seconds": [process.start["start_seconds"] for process in processes],
+        "first_numbers": [process.start["numbers"][:CHECKED_STEPS] for process in processes],
+        "ours": ours.start["describe"], "theirs": theirs.start["describe"], "env": env,
+    }  # fmt: skip
+
+
+def _round(ours: _Process, theirs: _Process, steps: int, first: int) -> tuple[float, float]:
+    if first == 0:
+        return ours.seconds(steps), theirs.seconds(steps)
+    their_seconds = theirs.seconds(steps)
+    return ours.seconds(steps), their_seconds
+
+
+def _same_values(name: str, ours: list[float], theirs: list[float]) -> None:
+    a, b = np.array(ours), np.array(theirs)
+    if a.shape != b.shape or np.abs(a - b).max() > TOLERANCE * np.abs(a).max():
+        raise UserError(f"{name}: computes something else than ours: {b[:3].tolist()} where ours has {a[:3].tolist()}.")
+
+
+def _read(path: Path) -> list[Any]:
+    content = files.read(path) if path.exists() else {"duels": []}
+    duels: list[Any] = content["duels"]
+    return duels
+
+
+def _write(path: Path, platform: Platform, spec: Spec, duels: list[Any]) -> None:
+    machine = machine_facts.collect()
+    commit, clean = machine_facts.git_state(Path(__file__).parent)
+    facts = ("system", "machine", "cpu_name", "cpu_flags", "cpu_physical_cores", "memory_bytes")
+    content = {
+        "format": FORMAT,
+        "created": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "platform": platform.name,
+        "spec_sha256": spec.fingerprint,
+        "git_commit": commit,
+        "git_clean": clean,
+        "machine": {key: machine[key] for key in facts},
+        "duels": duels,
+    }
+    files.write(path, machine_facts.scrub(content))
+
+
+def table(duels: Sequence[Mapping[str, Any]]) -> str:
+    """The duels as a Markdown table: images a second in training, milliseconds at latency."""
+    lines = ["| task | precision | batch | peer | ours | peer's | ratio | 95 % interval |", "|" + " --- |" * 8]
+    for duel in duels:
+        ours, theirs = np.median(np.array(duel["step_seconds"]), 0)
+        size = duel["batch_size"]
+        shown = (
+            (f"{size / ours:.4g} images/s", f"{size / theirs:.4g} images/s")
+            if duel["task"] == "train"
+            else (f"{ours * 1e3:.4g} ms", f"{theirs * 1e3:.4g} ms")
+        )
+        version = duel["theirs"]["framework_version"]
+        lines.append(
+            f"| {duel['task']} | {duel['precision']} | {size} | {duel['peer']} ({version}) | {shown[0]} | {shown[1]} "
+            f"| {duel['ratio']:.2f} | {duel['low']:.2f} to {duel['high']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _key(duel: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(duel[key] for key in ("peer", "task", "precision", "batch_size"))
+
+
+def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
+    """The command line of a package's benchmarks/peers.py."""
+
+    @click.command(help="Time this package's step against public implementations, in turns.")
+    @click.option("--task", "tasks", multiple=True, type=click.Choice(TASKS), default=TASKS, show_default=True)
+    @click.option("--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), default=PRECISIONS)
+    @click.option(
+        "--peer", "names", multiple=True, type=click.Choice(list(peers)), help="Only this one; may be given often."
+    )
+    @click.option("--batch", type=click.IntRange(1), default=None, help="Training batch.  [default: the spec's]")
+    @click.option("--rounds", type=click.IntRange(2), default=12, show_default=True)
+    @click.option("--device", type=click.Choice(platform.devices), default=platform.devices[0], show_default=True)
+    @click.option("--engine", type=click.Choice(platform.engines), default=platform.engines[0], show_default=True)
+    @click.option(
+        "--spec", "spec_path", type=click.Path(path_type=Path), help="Another workload than the standard one."
+    )
+    @click.option(
+        "--out", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write; what is in it is kept."
+    )
+    @click.option("--contender", hidden=True)
+    @click.option("--job", hidden=True)
+    def command(
+        tasks: tuple[str, ...], precisions: tuple[str, ...], names: tuple[str, ...], batch: int | None, rounds: int,
+        device: str, engine: str, spec_path: Path | None, out: Path | None, contender: str | None, job: str | None,
+    ) -> None:  # fmt: skip
+        if contender and job:
+            told = json.loads(job)
+            _serve(_ours(platform, told["engine"]) if contender == OURS else peers[contender].build, told)
+            return
+        spec = load_spec(spec_path)
+        duels = _read(out) if out else []
+        failures: list[str] = []
+        for task, precision, name in ((t, p, n) for t in tasks for p in precisions for n in names or peers):
+            peer = peers[name]
+            if task not in peer.tasks or (peer.devices and device not in peer.devices):
+                continue
+            size = (batch or spec.training.batch_size) if task == "train" else 1
+            setting = Setting(task, precision, size, device, engine)
+            try:
+                duel = _duel(platform, Path(script).resolve(), name, peer, spec, setting, rounds)
+            except UserError as error:
+                failures.append(f"{name}, {task}, {precision}: {error}")
+                click.echo(failures[-1], err=True)
+                continue
+            duels = [other for other in duels if _key(other) != _key(duel)] + [duel]
+            click.echo(table([duel]).splitlines()[-1])
+            if out:
+                _write(out, platform, spec, duels)
+        click.echo("\n" + table(duels))
+        if failures:
+            raise UserError(f"{len(failures)} of the duels did not take place: {failures[0]}")
+
+    try:
+        command(standalone_mode=False)
+    except (UserError, click.ClickException) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)

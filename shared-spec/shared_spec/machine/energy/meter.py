@@ -1,0 +1,91 @@
+"""Energy meters: one protocol, one file a meter. What cannot be measured is null with its reason, never a guess.
+
+The clock is the harness's and is handed in. A meter reads it only to tell a true figure from a false one (a counter
+that stood still, a power that the hardware cannot take) and to integrate where there is no counter. A window too
+short for that is given as counted, which may be 0: a counter moves in steps. The steps cancel in a sum of windows
+that follow each other, so that sum is right however short its parts are.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+Clock = Callable[[], float]
+
+LIMIT_MARGIN = 1.1
+"""A mean power up to this many times the limit is believed: boards regulate around their limit, not below it."""
+
+
+class NoMeter(Exception):
+    """Nothing to measure with; the text is the reason, and the one command that helps where there is one."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Energy of one window.
+
+    Attributes:
+        joules: None where it could not be measured.
+        reason: why it could not, in one sentence; None where it could.
+        source: which meter (results.schema.json: energy).
+        scope: what is in the figure.
+        samples: readings behind the figure: 1 for the difference of a counter, 0 where there is no meter.
+    """
+
+    joules: float | None
+    reason: str | None
+    source: str
+    scope: str
+    samples: int
+
+    def __post_init__(self) -> None:
+        if (self.joules is None) == (self.reason is None):
+            raise ValueError("a reading has either joules or the reason why not")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Meter(Protocol):
+    """Energy of a part of the machine, one window at a time; a second start() forgets the first.
+
+    start() and stop() raise nothing on account of the hardware, and cost well under a millisecond except where their
+    module says otherwise.
+    """
+
+    source: str
+    scope: str
+
+    def start(self) -> None: ...
+
+    def stop(self) -> Reading: ...
+
+
+class Unmetered:
+    """The meter of a machine that has none: every reading is null and says why."""
+
+    source = "none"
+    scope = "nothing"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def stop(self) -> Reading:
+        return Reading(None, self.reason, self.source, self.scope, 0)
+
+
+def implausible(joules: float, seconds: float, update_seconds: float, limit_watts: float | None) -> str | None:
+    """Why a counter's difference cannot be the energy of its window; None where it can.
+
+    Args:
+        update_seconds: longest time between two steps of the counter: what a window may gain or lose at its ends.
+        limit_watts: the most that the metered part takes for long; None where it is not known.
+    """
+    if joules <= 0 and seconds > update_seconds:
+        return f"the energy counter did not move in {seconds:.3g} s"
+    if limit_watts is not None and joules > LIMIT_MARGIN * limit_watts * (seconds + update_seconds):
+        return f"the energy counter claims {joules:.4g} J in {seconds:.3g} s, more than {limit_watts:.4g} W can give"
+    return None

@@ -1,0 +1,318 @@
+"""Training to the target: the loop, its clocks and its checkpoints.
+
+The clock starts before the first training image is touched and never pauses: evaluation, checkpoints and
+compilation are in it and stand beside it. Only the time in which no process ran (after a kill, until the next
+start) is left out, and work that a kill had undone is counted once.
+
+With several ranks all of them run this loop in step. Rank 0 alone has the checkpoint, and its record and its clock are
+the ones that count; a training may go on with another number of ranks, as all that it depends on is in the checkpoint.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from shared_spec import files, ranks
+from shared_spec.backend import Backend, Handle
+from shared_spec.data.batches import TrainingBatches
+from shared_spec.data.cifar100 import Dataset
+from shared_spec.machine.energy.meter import Meter
+from shared_spec.measure.blocks import Progress, silent
+from shared_spec.measure.clock import Clock
+from shared_spec.measure.training import Trainer
+from shared_spec.ranks import Group
+from shared_spec.workload import params
+from shared_spec.workload.spec import Spec
+
+Stop = Literal["target", "epochs"]
+
+
+@dataclass
+class Record:
+    """What has been measured so far; lives in the checkpoint, beside the weights it belongs to.
+
+    Attributes:
+        step: training steps done.
+        seconds: the primary clock; the next three are parts of it.
+        first_step_seconds: first step of each process, compilation included, added up.
+        losses: sampled training losses of the epoch under way.
+        joules: energy so far; None once a meter could not tell, with the reason.
+        resumed: how often a new process went on from a checkpoint.
+        memory: largest figures of any process so far, bytes.
+        world_sizes: how many ranks trained: those of the first process, then of each that went on from a checkpoint.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    checkpoint_seconds: float = 0.0
+    first_step_seconds: float = 0.0
+    host_wait_seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    loss_trace: list[float] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    joules: float | None = 0.0
+    energy: dict[str, Any] = field(default_factory=dict)
+    resumed: int = 0
+    memory: dict[str, int | None] = field(default_factory=dict)
+    world_sizes: list[int] = field(default_factory=list)
+
+
+def save_checkpoint(path: Path, state: dict[str, np.ndarray], record: Record) -> None:
+    """Write weights, moments and record as one file, atomically."""
+    metadata = {"record": json.dumps(asdict(record))}
+    arrays = {
+        name: np.asarray(value, order="C") for name, value in state.items()
+    }  # ascontiguousarray makes scalars 1-D
+    files.write_atomic(path, safetensors.numpy.save(arrays, metadata))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Record]:
+    """The state and record that save_checkpoint wrote."""
+    with safetensors.safe_open(path, "np") as file:
+        record = Record(**json.loads(file.metadata()["record"]))
+        return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118  (no mapping)
+
+
+def evaluate(
+    backend: Backend, data: Dataset, batch_size: int, beat: Callable[[], None] = lambda: None
+) -> tuple[float, float]:
+    """Top-1 accuracy and mean cross entropy over all test images, each counted once.
+
+    The ranks share the images, and each then adds up what all of them found, image by image and in the images' order:
+    the same figures on all ranks, and the same sums whatever their number. `beat` is called for each batch.
+    """
+    share = -(-len(data.test_images) // backend.group.size)
+    mine = slice(backend.group.rank * share, (backend.group.rank + 1) * share)
+    images, labels = data.test_images[mine], data.test_labels[mine]
+    handles: list[Handle] = []
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        padded = np.resize(part, (batch_size, *part.shape[1:]))  # one batch size, one compilation
+        handles.append(backend.infer(backend.to_device(padded, None)))
+        beat()
+    found = np.zeros((2, share))  # right or wrong, and log probability, of each of this rank's images
+    if handles:
+        logits = np.concatenate([backend.to_numpy(handle) for handle in handles])[: len(labels)].astype(np.float64)
+        shifted = logits - logits.max(1, keepdims=True)
+        log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        found[0, : len(labels)] = logits.argmax(1) == labels
+        found[1, : len(labels)] = log_probability[np.arange(len(logits)), labels]
+    right, log_probability = np.concatenate(ranks.gathered(backend.group, found), axis=1)[:, : len(data.test_images)]
+    return float(right.mean()), float(-log_probability.mean())
+
+
+class Convergence:
+    """One training from the initial weights to the end of the schedule or to the target.
+
+    Args:
+        read_data: reads the dataset; called inside the clock.
+        batch_size: of the global batch.
+        checkpoint: file to go on from if rank 0 has it, and for rank 0 to keep up to date.
+        checkpoint_seconds: longest time between two checkpoints; there is one after each epoch anyway.
+        process_memory: figures of this process by name, bytes.
+    """
+
+    def __init__(
+        self, backend: Backend, spec: Spec, read_data: Callable[[], Dataset], batch_size: int, seed: int, stop: Stop,
+        checkpoint: Path, checkpoint_seconds: float, meter: Meter, clock: Clock, progress: Progress = silent,
+        process_memory: Callable[[], dict[str, int | None]] = dict,
+    ) -> None:  # fmt: skip
+        self.backend, self.spec, self.batch_size, self.seed, self.stop = backend, spec, batch_size, seed, stop
+        self.group: Group = backend.group
+        self.read_data, self.checkpoint, self.checkpoint_seconds = read_data, checkpoint, checkpoint_seconds
+        self.meter, self.clock, self.progress, self.process_memory = meter, clock, progress, process_memory
+        self.steps_per_epoch = spec.steps_per_epoch(batch_size)
+        self.total_steps = spec.training.epochs * self.steps_per_epoch
+        # About a hundred samples an epoch make its mean training loss without a host wait per step.
+        self.loss_stride = max(1, self.steps_per_epoch // 100)
+        self.pending: list[tuple[int, Handle]] = []
+
+    def run(self) -> dict[str, Any]:
+        """Train, from the checkpoint if there is one.
+
+        Returns:
+            The convergence measurements of results.schema.json; rank 0's are the ones that count.
+
+        Raises:
+            RanksApart: the ranks' parameters differ at the end of an epoch.
+        """
+        self._begin()
+        self.data = self.read_data()
+        images, labels = self.data.train_images, self.data.train_labels
+        batches = TrainingBatches(self.spec, images, labels, self.batch_size, self.seed, self.group)
+        with batches.prefetched(self.record.step) as prefetched:
+            self.trainer = Trainer(
+                self.backend, self.spec, iter(prefetched), self.batch_size, self.clock, self.record.step
+            )
+            self._first_step()
+            while not self._finished():
+                self._step()
+        return self._measurements()
+
+    def _begin(self) -> None:
+        """Take up the checkpoint or start afresh, and start the clock and the meter."""
+        if ranks.decided(self.group, self.checkpoint.exists()):
+            state, record = load_checkpoint(self.checkpoint) if self.group.rank == 0 else (None, Record())
+            self.record = Record(**ranks.agreed(self.group, asdict(record)))
+            self.record.resumed += 1
+            self.backend.load_state(ranks.shared_arrays(self.group, state))
+        else:
+            self.record = Record()
+            self.backend.load_params(params.initial(self.spec))
+        self.record.world_sizes.append(self.group.size)
+        self.backend.reset_peak_memory()
+        self.started = self.clock() - self.record.seconds
+        self.last_checkpoint = self.clock()
+        self.meter.start()
+
+    def _finished(self) -> bool:
+        if self.record.epochs and not math.isfinite(self.record.epochs[-1]["test_loss"]):
+            return True  # diverged: no later step can bring it back
+        return self.record.step >= self.total_steps or (self.stop == "target" and self._epochs_to_target() is not None)
+
+    def _first_step(self) -> None:
+        if self._finished():
+            return  # killed after the last checkpoint, before the outcome was written
+        start = self.clock()
+        self.backend.synchronize(self._step())
+        self.record.first_step_seconds += self.clock() - start
+
+    def _step(self) -> Handle:
+        record = self.record
+        handle = self.trainer.step()
+        if record.step % self.loss_stride == 0 or record.step < self.spec.measuring.loss_trace_steps:
+            self.pending.append((record.step, handle))
+        record.step += 1
+        if record.step % self.steps_per_epoch == 0:
+            self._end_epoch(handle)
+        elif self._checkpoint_is_due():
+            self._save()
+        self.progress(record.step / self.total_steps, f"epoch {self._epoch()}", **self._figures())
+        return handle
+
+    def _checkpoint_is_due(self) -> bool:
+        """Rank 0's clock says; other ranks can only be told a hundred times an epoch, as it holds all of them up."""
+        if self.group.size > 1 and self.record.step % self.loss_stride:
+            return False
+        return bool(ranks.decided(self.group, self.clock() - self.last_checkpoint >= self.checkpoint_seconds))
+
+    def _epoch(self) -> int:
+        """The epoch under way, counted from 1."""
+        return min(self.record.step // self.steps_per_epoch + 1, self.spec.training.epochs)
+
+    def _figures(self) -> dict[str, float]:
+        """What is shown while training: no newer loss than the host has anyway, since asking for one would wait."""
+        record = self.record
+        figures = {"images_per_second": record.step * self.batch_size / max(self.clock() - self.started, 1e-9)}
+        if record.losses or record.epochs:
+            figures["loss"] = record.losses[-1] if record.losses else record.epochs[-1]["train_loss"]
+        if record.epochs:
+            figures["top1"] = record.epochs[-1]["top1"]
+        return figures
+
+    def _collect_losses(self) -> None:
+        """Bring the sampled losses of the steps since the last call to the host."""
+        for step, handle in self.pending:
+            loss = float(self.backend.to_numpy(handle)[0])
+            if step < self.spec.measuring.loss_trace_steps:
+                self.record.loss_trace.append(loss)
+            if step % self.loss_stride == 0:
+                self.record.losses.append(loss)
+        self.pending.clear()
+
+    def _end_epoch(self, handle: Handle) -> None:
+        record = self.record
+        self.backend.synchronize(handle)
+        self._collect_losses()
+        if self.group.size > 1:
+            epoch = record.step // self.steps_per_epoch
+            checksum = params.fingerprint(self.backend.export_params())
+            ranks.check_same(self.group, checksum, f"parameters at the end of epoch {epoch}")
+        start = self.clock()
+        done, figures = record.step / self.total_steps, self._figures()
+        size = self.spec.training.eval_batch_size
+        top1, test_loss = evaluate(self.backend, self.data, size, lambda: self.progress(done, "evaluating", **figures))
+        record.evaluation_seconds += self.clock() - start
+        record.epochs.append({
+            "epoch": record.step // self.steps_per_epoch,
+            "seconds": self.clock() - self.started,
+            "evaluation_seconds": record.evaluation_seconds,
+            "checkpoint_seconds": record.checkpoint_seconds,
+            "train_loss": float(np.mean(record.losses)) if record.losses else math.nan,
+            "test_loss": test_loss,
+            "top1": top1,
+            "joules": self._read_meter(),
+        })  # fmt: skip
+        record.losses = []
+        self._save(metered=True)
+
+    def _read_meter(self) -> float | None:
+        """Add the meter's figure since the last call to the energy so far, and return the sum."""
+        reading, record = self.meter.stop(), self.record
+        if reading.joules is None or record.joules is None:
+            record.joules = None
+        else:
+            record.joules += reading.joules
+        if not record.energy.get("reason"):
+            record.energy = reading.as_dict()
+        self.meter.start()
+        return record.joules
+
+    def _save(self, metered: bool = False) -> None:
+        """Write the checkpoint; `metered` says that the meter has just been read, and a second window would be empty."""
+        start, record = self.clock(), self.record
+        spent = record.checkpoint_seconds
+        self._collect_losses()
+        if not metered:
+            self._read_meter()
+        self._note_memory()
+        record.host_wait_seconds, self.trainer.host_wait = record.host_wait_seconds + self.trainer.host_wait, 0.0
+        if self.group.rank == 0:
+            state = self.backend.export_state()
+            record.seconds = self.clock() - self.started
+            record.checkpoint_seconds = spent + self.clock() - start  # the file cannot hold the time of its own writing
+            save_checkpoint(self.checkpoint, state, record)
+        record.checkpoint_seconds = spent + self.clock() - start
+        self.last_checkpoint = self.clock()
+
+    def _note_memory(self) -> None:
+        figures = {**self.backend.memory(), **self.process_memory()}
+        for name, value in figures.items():
+            known = self.record.memory.get(name)
+            self.record.memory[name] = value if known is None or (value or 0) > known else known
+
+    def _epochs_to_target(self) -> int | None:
+        reached = [row["epoch"] for row in self.record.epochs if row["top1"] >= self.spec.training.target_top1]
+        return reached[0] if reached else None
+
+    def _measurements(self) -> dict[str, Any]:
+        record, epochs = self.record, self._epochs_to_target()
+        last = record.epochs[-1]  # the training ends with its last evaluation, not with the checkpoint behind it
+        return {
+            "parallel": {"world_sizes": record.world_sizes} if max(record.world_sizes) > 1 else None,
+            "batch_size": self.batch_size,
+            "stop": self.stop,
+            "target_top1": self.spec.training.target_top1,
+            "epochs_to_target": epochs,
+            "seconds_to_target": None if epochs is None else record.epochs[epochs - 1]["seconds"],
+            "images": record.step * self.batch_size,
+            "seconds": last["seconds"],
+            "evaluation_seconds": last["evaluation_seconds"],
+            "checkpoint_seconds": last["checkpoint_seconds"],
+            "first_step_seconds": record.first_step_seconds,
+            "host_wait_seconds": record.host_wait_seconds,
+            "epochs": record.epochs,
+            "loss_trace": record.loss_trace,
+            "energy": {**record.energy, "joules": last["joules"]},
+            "resumed": record.resumed,
+            "final_params": params.fingerprint(self.backend.export_params()),
+            "memory": record.memory,
+        }

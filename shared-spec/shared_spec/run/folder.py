@@ -1,0 +1,119 @@
+"""What is on disk of an unfinished run."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shared_spec import files
+from shared_spec.errors import UserError
+from shared_spec.machine import facts
+from shared_spec.run.plan import Planned, Request
+
+RESTARTED = "taken up again after a restart, or on another machine of the same kind"
+RESTART_SECONDS = 120.0
+"""Two times of start-up of a system within so many seconds are the same one, read from a clock that was set."""
+
+
+def check_machine(begun_on: dict[str, Any], machine: dict[str, Any], where: Path) -> None:
+    """Raise UserError where an unfinished run, kept at `where`, was begun on another machine than this."""
+    for fact in facts.MACHINE:
+        if begun_on.get(fact) != machine.get(fact):
+            raise UserError(
+                f"{where}: this run was begun on another machine ({fact}: {begun_on.get(fact)}, here "
+                f"{machine.get(fact)}); go on there, or start over with --fresh, or choose another --out."
+            )
+
+
+class RunFolder:
+    """What is on disk of an unfinished run."""
+
+    def __init__(self, request: Request, data_checksums: dict[str, str]) -> None:
+        commit, _ = facts.git_state(Path(__file__).parent)
+        identity = [
+            request.platform.name, request.engine, request.device, request.precision, request.spec.to_dict(),
+            request.profile_name, request.phases, request.stop, request.power_watts, request.largest_batch,
+            request.memory_share, data_checksums, commit, *([request.batch_size] if request.scaling == "weak" else []),
+        ]  # fmt: skip
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = request.out / ".runs" / key
+        # Outcomes are of one number of ranks; a checkpoint of strong scaling is of any.
+        self.outcomes = self.path if request.ranks == 1 else self.path / f"ranks-{request.ranks}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone; the lock goes when this process does, however it does."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    "The same run is under way in another process; wait for it, or stop it first."
+                ) from None
+            yield
+
+    def read(self, planned: Planned) -> dict[str, Any]:
+        """The outcome of a phase that has ended, well or not."""
+        found: dict[str, Any] = files.read(self.outcomes / f"{planned.stem}.json")
+        return found
+
+    def outcome(self, planned: Planned) -> dict[str, Any] | None:
+        """The finished outcome of a phase; None where it has none yet or failed."""
+        if not (self.outcomes / f"{planned.stem}.json").exists():
+            return None
+        found = self.read(planned)
+        return found if found["status"] == "ok" else None
+
+    def checkpoint(self, planned: Planned) -> Path:
+        """File that a full training keeps itself in, whatever the number of ranks."""
+        return self.path / f"{planned.phase}-{planned.repeat}.safetensors"
+
+    def open_record(self, device: str, fresh: bool) -> dict[str, Any]:
+        """Who this run is and how often it was taken up; kept from its first start on.
+
+        Raises:
+            UserError: it was begun on another machine.
+        """
+        path, machine, booted = self.path / "run.json", facts.collect(device), psutil.boot_time()
+        if fresh:
+            for stale in [*self.path.glob("*.json"), *self.outcomes.glob("*.json"), *self.path.glob("*.safetensors")]:
+                stale.unlink(missing_ok=True)
+        if path.exists():
+            record: dict[str, Any] = files.read(path)
+            check_machine(record["environment"], machine, path)
+            record["resumed"] += 1
+            if abs(booted - record["booted"]) > RESTART_SECONDS:
+                record["booted"] = booted
+                record["warnings"].append(RESTARTED)
+        else:
+            created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            state = facts.state(device)
+            record = {
+                "run_id": os.urandom(8).hex(),
+                "created": created,
+                "resumed": 0,
+                "booted": booted,
+                "environment": machine,
+                "state_before": state,
+                "warnings": facts.warnings({**machine, **state}),
+            }
+        files.write(path, record)
+        return record
+
+    def clear(self) -> None:
+        """Remove what this run has no more use for; unfinished runs with another number of ranks keep theirs."""
+        others = [folder for folder in self.path.glob("ranks-*") if folder != self.outcomes]
+        if self.outcomes != self.path:
+            others += self.path.glob("[0-9]*.json")
+            shutil.rmtree(self.outcomes)
+        if not others:
+            shutil.rmtree(self.path)
