@@ -1,10 +1,13 @@
 """The search for the largest batch, on machines invented for the purpose."""
 
+from typing import Any
+
 import pytest
 
+from shared_spec.backend import OutOfMemory
 from shared_spec.run.child import Ended
-from shared_spec.run.max_batch import FAULT, FITS, OUT_OF_MEMORY, TOO_SLOW, Try, predicted_bytes, search
-from shared_spec.run.parent import classify
+from shared_spec.run.max_batch import FAULT, FITS, OUT_OF_MEMORY, TOO_SLOW, Try, classify, predicted_bytes, search
+from shared_spec.run.worker import failure_of
 
 GIB = 2**30
 
@@ -73,20 +76,21 @@ def test_prediction_is_a_line_through_the_two_largest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "ended", "verdict"),
+    ("part", "outcome"),
     [
-        ({"status": "ok", "reason": None}, Ended(0, False, False, False), FITS),
-        ({"status": "ok", "reason": None}, None, FITS),
-        ({"status": "failed", "reason": "out of memory: full"}, Ended(0, False, False, False), OUT_OF_MEMORY),
-        ({"status": "failed", "reason": "stopped"}, Ended(-9, True, False, False), OUT_OF_MEMORY),
-        ({"status": "failed", "reason": "killed"}, Ended(-9, False, False, True), OUT_OF_MEMORY),
-        ({"status": "failed", "reason": "stopped"}, Ended(-9, False, True, False), TOO_SLOW),
-        ({"status": "failed", "reason": "ValueError: x"}, Ended(0, False, False, False), FAULT),
-        ({"status": "failed", "reason": "killed by SIGSEGV"}, Ended(-11, False, False, False), FAULT),
-        ({"status": "failed", "reason": "killed by SIGKILL"}, Ended(-9, False, False, False), FAULT),
+        ({"status": "ok", "failure": None, "reason": None, "measurements": {}}, FITS),
+        (failure_of(OutOfMemory("full")).part(), OUT_OF_MEMORY),
+        (failure_of(MemoryError("full")).part(), OUT_OF_MEMORY),
+        (failure_of(ValueError("x")).part(), FAULT),
+        (failure_of(ValueError("out of memory")).part(), FAULT),
+        (Ended(-9, over_memory=True).failure("").part(), OUT_OF_MEMORY),
+        (Ended(-9, out_of_memory_kill=True).failure("").part(), OUT_OF_MEMORY),
+        (Ended(-9, over_time=True).failure("").part(), TOO_SLOW),
+        (Ended(-11).failure("").part(), FAULT),
+        (Ended(-9).failure("").part(), FAULT),
+        (Ended(1).failure("out of memory").part(), FAULT),
     ],
 )
-def test_out_of_memory_is_told_from_a_time_limit_and_a_bug(
-    outcome: dict[str, object], ended: Ended, verdict: str
-) -> None:
-    assert classify(64, {**outcome, "measurements": None}, ended).outcome == verdict
+def test_out_of_memory_is_told_from_a_time_limit_and_a_bug(part: dict[str, Any], outcome: str) -> None:
+    tried = classify(64, part)
+    assert (tried.batch_size, tried.outcome, tried.reason) == (64, outcome, part["reason"])

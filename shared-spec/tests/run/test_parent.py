@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from fake_runs import (
 
 from shared_spec import files as shared_files
 from shared_spec.results import format
-from shared_spec.run.plan import Planned, estimate, plan
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 
@@ -137,7 +135,7 @@ def test_killing_the_parent_loses_nothing_and_leaves_no_child(spec_file: Path, t
     assert done.returncode == 0, done.stderr
     assert "1 of 4 phases" in done.stdout
     result = only_result(out)
-    assert result["phases"][0] == ceiling
+    assert result["phases"][0] == {key: value for key, value in ceiling.items() if key != "failure"}
     assert result["resumed"] == 1
 
 
@@ -499,29 +497,3 @@ def test_max_batch_survives_the_systems_out_of_memory_killer(spec_file: Path, tm
     measured = max_batch_outcome(done, tmp_path / "r")
     reasons = [tried["reason"] for tried in measured["tries"] if tried["outcome"] == "out of memory"]
     assert "killed by the system's out-of-memory killer" in reasons
-
-
-def test_plan_interleaves_repeats(tiny_spec: Spec) -> None:
-    profile = replace(tiny_spec.profiles.full, repeats=2)
-    titles = [planned.title for planned in plan(profile, ("conformance", "training", "latency"))]
-    assert titles == ["conformance", "training 1", "latency 1", "training 2", "latency 2"]
-    assert Planned("training", 1, 3).stem == "03-training-1"
-
-
-def test_estimates_grow_with_slower_devices(tiny_spec: Spec) -> None:
-    from shared_spec.workload.spec import load_spec
-
-    spec = load_spec()
-    for phase in ("conformance", "training", "inference"):
-        fast, slow = (estimate(phase, spec, spec.profiles.quick, rate) for rate in (1e14, 1e11))
-        assert fast < slow
-
-
-@pytest.mark.parametrize(
-    ("phase", "programs"),
-    [("conformance", 2), ("training", 1), ("latency", 0.25), ("inference", 7 * 0.25), ("ceiling", 0)],
-)
-def test_estimates_hold_what_the_framework_compiles(tiny_spec: Spec, phase: str, programs: float) -> None:
-    quick = replace(tiny_spec.profiles.quick, inference_max_batch=64)
-    without, with_it = (estimate(phase, tiny_spec, quick, 1e12, seconds) for seconds in (0.0, 40.0))
-    assert with_it - without == pytest.approx(40.0 * programs)
