@@ -22,6 +22,8 @@ from shared_spec.conformance import checks as conformance_checks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts as machine_facts
 from shared_spec.platform import Platform
+from shared_spec.results.format import Result
+from shared_spec.results.measurements import Conformance
 from shared_spec.run import parent, phases, worker
 from shared_spec.run.job import Setting
 from shared_spec.run.phases import Phase
@@ -179,7 +181,7 @@ def _run(request: Request, group: ranks.Group, json_events: bool) -> None:
     except KeyboardInterrupt:
         display.ended("stopped", STOPPED)
         raise
-    display.result(str(path), [outcome["phase"] for outcome in result["phases"] if outcome["status"] != "ok"])
+    display.result(str(path), [outcome.phase for outcome in result.phases if outcome.status != "ok"])
     _fail_on_bad_phases(result)
 
 
@@ -199,16 +201,12 @@ def _run_as_rank(request: Request, json_events: bool) -> None:
         parent.follow(request, group)
 
 
-def _fail_on_bad_phases(result: dict[str, Any]) -> None:
+def _fail_on_bad_phases(result: Result) -> None:
     """Leave with status 1 where a phase failed or the model is not the specified one; the result stands all the same."""
-    failed = [outcome["phase"] for outcome in result["phases"] if outcome["status"] != "ok"]
-    if failed:
+    if failed := [outcome.phase for outcome in result.phases if outcome.status != "ok"]:
         raise UserError(f"Failed: {', '.join(failed)}; the same command tries only these again.")
-    for outcome in result["phases"]:
-        if outcome["phase"] == "conformance" and not outcome["measurements"]["passed"]:
-            raise UserError(
-                "Conformance failed: this is not the specified workload, and its numbers are not comparable."
-            )
+    if not all(conformance.passed for conformance in result.measured(Conformance)):
+        raise UserError("Conformance failed: this is not the specified workload, and its numbers are not comparable.")
 
 
 def read_images(path: Path) -> np.ndarray:

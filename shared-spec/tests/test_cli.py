@@ -12,6 +12,7 @@ import pytest
 from fake_platform.backend import PLATFORM
 from fake_runs import fake, here, quick
 
+from shared_spec.results.format import Result
 from shared_spec.run import parent, phases
 from shared_spec.run.request import Request
 from shared_spec.workload import params
@@ -22,9 +23,9 @@ def requested(*words: object) -> Request:
     """The request that a command line makes."""
     requests: list[Request] = []
 
-    def execute(request: Request, *others: object) -> tuple[Path, dict[str, Any]]:
+    def execute(request: Request, *others: object) -> tuple[Path, Result]:
         requests.append(request)
-        return Path("result.json"), {"phases": []}
+        return Path("result.json"), Result.model_construct(phases=())
 
     with patch.object(parent, "execute", execute):
         done = here("run", *words)

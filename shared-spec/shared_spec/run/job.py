@@ -3,12 +3,13 @@
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
 from shared_spec.machine import facts
 from shared_spec.measure.convergence import Stop
+from shared_spec.results.format import FailureKind
 from shared_spec.workload.spec import Profile, Spec, parse_spec
 
 EXIT_USER_ERROR = 3
@@ -16,9 +17,6 @@ EXIT_USER_ERROR = 3
 
 PARENT_ENV = "DEIT_BENCH_PARENT"
 """Process id of the `run` that a rank belongs to."""
-
-FailureKind = Literal["out_of_memory", "too_slow", "killed", "user", "ranks", "fault"]
-"""Why a phase failed, as a program tells it."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,7 @@ class Job:
             self.rank_report(rank).unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """Why a phase failed: the kind, for programs, and the reason in words."""
 
     kind: FailureKind

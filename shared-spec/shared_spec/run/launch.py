@@ -133,25 +133,31 @@ class _Watch:
 
 
 def _reports(job: Job) -> dict[int, Failure]:
-    """Why ranks have failed, by rank, the first to fail first."""
+    """Why ranks have failed, by rank, the first to fail first.
+
+    Raises:
+        UserError: a rank cannot run at all here.
+    """
     paths = {rank: job.rank_report(rank) for rank in range(job.setting.ranks)}
     there = [rank for rank, path in paths.items() if path.exists()]
-    first_to_last = sorted(there, key=lambda rank: paths[rank].stat().st_mtime_ns)
-    return {rank: Failure(**files.read(paths[rank])) for rank in first_to_last}
+    reports = {}
+    for rank in sorted(there, key=lambda rank: paths[rank].stat().st_mtime_ns):
+        content = files.read(paths[rank])
+        if content["kind"] is None:
+            raise UserError(content["reason"])
+        reports[rank] = Failure(**content)
+    return reports
 
 
 def _death(rank: int, status: int) -> Failure:
     if status < 0:
-        return Failure("killed", f"rank {rank} was killed by {signal.Signals(-status).name}")
-    return Failure("fault", f"rank {rank} ended with status {status}")
+        return Failure("ranks", f"rank {rank} was killed by {signal.Signals(-status).name}")
+    return Failure("ranks", f"rank {rank} ended with status {status}")
 
 
 def _failure(platform: Platform, job: Job, watch: _Watch) -> Failure:
     """The first cause of a failure: a rank that was killed, else what the first rank to fail has reported."""
     reports = _reports(job)
-    for report in reports.values():
-        if report.kind == "user":
-            raise UserError(report.reason)
     deaths = list(watch.statuses.items())
     if platform.death:
         text = job.log.read_text(encoding="utf-8", errors="replace")
@@ -163,4 +169,4 @@ def _failure(platform: Platform, job: Job, watch: _Watch) -> Failure:
         return Failure(report.kind, f"rank {rank}: {report.reason}")
     if watch.stalled:
         return Failure("ranks", f"nothing moved for {job.setting.rank_timeout:.0f} s: a rank has died or hangs")
-    return Failure("fault", f"the ranks ended without an outcome; last words: {last_words(job.log)}")
+    return Failure("ranks", f"the ranks ended without an outcome; last words: {last_words(job.log)}")

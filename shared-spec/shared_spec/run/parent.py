@@ -13,7 +13,6 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from shared_spec import ranks
 from shared_spec.data import cifar100
@@ -27,6 +26,7 @@ from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import load_checkpoint
 from shared_spec.ranks import ALONE, Group
 from shared_spec.results import format
+from shared_spec.results.format import Result
 from shared_spec.run import phases, result, worker
 from shared_spec.run.folder import RunFolder
 from shared_spec.run.job import Job
@@ -37,7 +37,7 @@ from shared_spec.run.start import Starter
 from shared_spec.workload import params
 
 
-def execute(request: Request, display: Display, group: Group = ALONE) -> tuple[Path, dict[str, Any]]:
+def execute(request: Request, display: Display, group: Group = ALONE) -> tuple[Path, Result]:
     """Run, or go on with, all phases; returns the path of the result, and the result.
 
     Raises:
@@ -55,13 +55,13 @@ def execute(request: Request, display: Display, group: Group = ALONE) -> tuple[P
         run.show_plan(record["created"])
         run.to_the_end()
         ranks.agreed(group, None)  # tells the other ranks that there is no more to do
-        content = result.build(request, run.plan, folder, record, identity, warnings)
-        path = format.write(content, request.out)
+        built = result.build(request, run.plan, folder, record, identity, warnings)
+        path = format.write(built, request.out)
         if request.keep_weights:
             run.keep_weights(path)
         if len(run.plan.kept) == len(run.plan.processes):
             folder.clear()
-    return path, content
+    return path, built
 
 
 class Run:

@@ -6,6 +6,7 @@ from shared_spec.data.cifar100 import Identity
 from shared_spec.machine import facts, watch
 from shared_spec.measure.clock import utc_now
 from shared_spec.results import format
+from shared_spec.results.format import Result
 from shared_spec.run.folder import RunFolder
 from shared_spec.run.plan import Plan
 from shared_spec.run.request import Request
@@ -14,7 +15,7 @@ from shared_spec.workload import params
 
 def build(
     request: Request, plan: Plan, folder: RunFolder, record: dict[str, Any], data: Identity, warnings: list[str]
-) -> dict[str, Any]:
+) -> Result:
     """The result of a run whose phases have all ended (results.schema.json).
 
     Args:
@@ -28,37 +29,39 @@ def build(
     if software["git_clean"] is False:
         warnings = [*warnings, "measured from a checkout with uncommitted changes"]
     content = spec.to_dict()
-    return {
-        "schema_version": format.SCHEMA_VERSION,
-        "run_id": record["run_id"],
-        "created": record["created"],
-        "platform": request.platform.name,
-        "engine": setting.engine,
-        "device": setting.device,
-        "precision": setting.precision,
-        "parallel": _parallel(request, list(outcomes.values())),
-        "profile": {"name": setting.profile_name, "content": content["profiles"][setting.profile_name]},
-        "spec": {
-            "name": spec.name,
-            "fingerprint": spec.fingerprint,
-            "standard": spec.is_standard,
-            "content": content,
-        },
-        "data": {"source": data.source, "checksums": data.checksums},
-        "initial_params": {
-            "seed": spec.init.seed,
-            "fingerprint": params.fingerprint(params.initial(spec)),
-            "count": params.count(spec),
-        },
-        "software": software,
-        "environment": facts.scrub(record["environment"]),
-        "state_before": facts.scrub(record["state_before"]),
-        "state_after": facts.scrub(facts.state(setting.device, utc_now())),
-        "resumed": record["resumed"],
-        "warnings": facts.scrub([*warnings, *disturbances]),
-        # The kind of a failure is not in format 1.1.
-        "phases": [{k: v for k, v in outcome.items() if k != "failure"} for outcome in outcomes.values()],
-    }
+    return format.parse(
+        {
+            "schema_version": format.SCHEMA_VERSION,
+            "run_id": record["run_id"],
+            "created": record["created"],
+            "platform": request.platform.name,
+            "engine": setting.engine,
+            "device": setting.device,
+            "precision": setting.precision,
+            "parallel": _parallel(request, list(outcomes.values())),
+            "profile": {"name": setting.profile_name, "content": content["profiles"][setting.profile_name]},
+            "spec": {
+                "name": spec.name,
+                "fingerprint": spec.fingerprint,
+                "standard": spec.is_standard,
+                "content": content,
+            },
+            "data": {"source": data.source, "checksums": data.checksums},
+            "initial_params": {
+                "seed": spec.init.seed,
+                "fingerprint": params.fingerprint(params.initial(spec)),
+                "count": params.count(spec),
+            },
+            "software": software,
+            "environment": facts.scrub(record["environment"]),
+            "state_before": facts.scrub(record["state_before"]),
+            "state_after": facts.scrub(facts.state(setting.device, utc_now())),
+            "resumed": record["resumed"],
+            "warnings": facts.scrub([*warnings, *disturbances]),
+            "headline_memory": request.platform.headline_memory,
+            "phases": list(outcomes.values()),
+        }
+    )
 
 
 def _parallel(request: Request, outcomes: list[dict[str, Any]]) -> dict[str, Any] | None:

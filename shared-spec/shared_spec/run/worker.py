@@ -7,7 +7,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from shared_spec.machine import facts
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
+from shared_spec.results.format import FailureKind
 from shared_spec.run import phases
 from shared_spec.run.context import Context
 from shared_spec.run.events import introduce, reporter
@@ -55,19 +55,21 @@ def main_of_rank(platform: Platform, job_file: Path, event_pipe: Path) -> int:
     facts.take_core_share(world.local_rank, world.local_size)
     start = monotonic()
 
-    def report(failure: Failure) -> None:
-        files.write(job.rank_report(world.rank), asdict(failure))
+    def report(kind: FailureKind | None, reason: str) -> None:
+        """Say why this rank has failed; None: it cannot run at all here."""
+        files.write(job.rank_report(world.rank), {"kind": kind, "reason": reason})
 
     with event_pipe.open("w", buffering=1) as pipe:
         introduce(pipe)
         try:
-            part = perform_watched(platform, job, reporter(pipe) if world.rank == 0 else silent, report)
+            progress = reporter(pipe) if world.rank == 0 else silent
+            part = perform_watched(platform, job, progress, lambda failure: report(*failure))
         except UserError as error:
-            report(Failure("user", str(error)))
+            report(None, str(error))
             return EXIT_USER_ERROR
         except Exception as error:
             traceback.print_exc()
-            report(failure_of(error))
+            report(*failure_of(error))
             return 1
     if world.rank == 0:
         job.keep(part, monotonic() - start)

@@ -26,8 +26,8 @@ class Clock:
 
 
 def request(spec: Spec, *names: str, profile: dict[str, Any] | None = None, **setting: Any) -> Request:
-    quick = replace(spec.profiles.quick, **(profile or {}))
-    spec = replace(spec, profiles=replace(spec.profiles, quick=quick))
+    quick = spec.profiles.quick.changed(**(profile or {}))
+    spec = spec.changed(profiles=spec.profiles.changed(quick=quick))
     asked = {"device": "cpu", "engine": "fake", "precision": "fp32", **setting}
     return Request(PLATFORM, Setting(spec, "quick", **asked), phases.chosen(names), Path("results"))
 
@@ -37,14 +37,14 @@ def titles(plan: Plan) -> list[str]:
 
 
 def test_repeats_take_turns(tiny_spec: Spec) -> None:
-    profile = replace(tiny_spec.profiles.full, repeats=2, convergence_repeats=2)
+    profile = tiny_spec.profiles.full.changed(repeats=2, convergence_repeats=2)
     planned = in_order(profile, phases.chosen(phases.BY_NAME))
     assert [p.title for p in planned] == [
         "conformance", "ceiling", "training 1", "latency 1", "inference 1", "training 2", "latency 2", "inference 2",
         "max_batch", "convergence 1", "convergence 2",
     ]  # fmt: skip
     assert [p.number for p in planned] == list(range(11))
-    profile = replace(profile, repeats=1)
+    profile = profile.changed(repeats=1)
     planned = in_order(profile, phases.chosen(["latency", "conformance", "training"]))
     assert [p.title for p in planned] == ["conformance", "training 1", "latency 1"]
     assert Planned(phases.TRAINING, 1, 3).stem == "03-training-1"
@@ -75,7 +75,7 @@ def test_estimates_grow_with_slower_devices(standard_spec: Spec) -> None:
     ],
 )  # fmt: skip
 def test_estimates_hold_what_the_framework_compiles(tiny_spec: Spec, phase: phases.Phase, programs: float) -> None:
-    quick = replace(tiny_spec.profiles.quick, inference_max_batch=64)
+    quick = tiny_spec.profiles.quick.changed(inference_max_batch=64)
     without, with_it = (phase.estimate(Pace(tiny_spec, quick, 1e12, seconds)) for seconds in (0.0, 40.0))
     assert with_it - without == pytest.approx(40.0 * programs)
 
