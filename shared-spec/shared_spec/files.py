@@ -1,13 +1,21 @@
 """Strict JSON in, atomic JSON out."""
 
+import gzip
+import io
 import json
 import math
 import os
+import stat
 import tempfile
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from shared_spec.errors import UserError
+
+MAX_BYTES = 2**30
+"""More than any file that this package reads may have; who reads what strangers wrote sets a narrower bound."""
 
 
 def _reject_constant(name: str) -> None:
@@ -44,19 +52,52 @@ def loads(text: str) -> Any:
 
 
 def read(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, or a .json.gz.
 
     Raises:
         UserError: the file is missing, unreadable, not UTF-8 or not JSON.
     """
     try:
-        return loads(path.read_text(encoding="utf-8"))
+        return loads(read_bytes(path).decode("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON file.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text, so it is not a JSON file.") from error
     except ValueError as error:
         raise UserError(f"{path}: is not valid JSON ({error}); it may be truncated.") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}.") from error
+
+
+def read_bytes(path: Path, largest: int = MAX_BYTES) -> bytes:
+    """The content of a regular file, unpacked where its name ends in .gz.
+
+    Args:
+        largest: bytes that it may have, packed and unpacked.
+
+    Raises:
+        UserError: it is no regular file, too large, or not what gzip has packed; the text does not name the file.
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # opening a folder says what is wrong
+        raise UserError("is not a regular file")
+    with path.open("rb") as file:
+        data = _at_most(largest, file.read)
+        if path.suffix != ".gz":
+            return data
+    try:
+        return _at_most(largest, gzip.GzipFile(fileobj=io.BytesIO(data)).read)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"is not what gzip has packed ({error})") from error
+
+
+def _at_most(largest: int, read: Callable[[int], bytes]) -> bytes:
+    """What there is to read, asked for in one piece, so that nothing is held beyond the bound."""
+    data = read(largest + 1)
+    if len(data) > largest:
+        raise UserError(f"is larger than the {largest / 2**20:g} MiB that a file may have here")
+    return data
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -78,5 +119,42 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write(path: Path, value: Any) -> None:
-    """Write `value` as JSON, atomically; NaN and Infinity are refused with ValueError."""
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    """Write `value` as JSON, atomically, and packed where the name ends in .gz.
+
+    Raises:
+        ValueError: there is a NaN or an infinity in it.
+    """
+    data = dumps(value).encode()
+    write_atomic(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def dumps(value: Any) -> str:
+    """`value` as JSON for people: a line for each thing, and one for an array of numbers however long it is.
+
+    Raises:
+        ValueError: there is a NaN or an infinity in it.
+    """
+    return "".join(_pieces(value, "\n")) + "\n"
+
+
+def _pieces(value: Any, newline: str) -> Iterator[str]:
+    inner = newline + " "
+    if isinstance(value, dict) and value:
+        for i, (key, item) in enumerate(value.items()):
+            yield f"{',' if i else '{'}{inner}{json.dumps(key)}: "
+            yield from _pieces(item, inner)
+        yield newline + "}"
+    elif isinstance(value, list | tuple) and not _numeric(value):
+        for i, item in enumerate(value):
+            yield f"{',' if i else '['}{inner}"
+            yield from _pieces(item, inner)
+        yield newline + "]"
+    else:
+        yield json.dumps(value, allow_nan=False)
+
+
+def _numeric(value: Any) -> bool:
+    """Whether it is a number, true, false or null, or an array of nothing but such."""
+    if isinstance(value, list | tuple):
+        return all(map(_numeric, value))
+    return value is None or isinstance(value, int | float)

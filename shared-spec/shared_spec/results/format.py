@@ -286,10 +286,10 @@ class Result(Model):
         return next((outcome.backend for outcome in self.phases if outcome.backend), None)
 
     @property
-    def file_name(self) -> str:
-        """What ran, then when."""
+    def file_stem(self) -> str:
+        """Name of its file, without suffix: what ran, then when."""
         stamp = self.created.replace("-", "").replace(":", "")
-        return "-".join((self.platform, self.engine, self.device, self.precision, self.profile.name, stamp)) + ".json"
+        return "-".join((self.platform, self.engine, self.device, self.precision, self.profile.name, stamp))
 
 
 def parse(content: Any) -> Result:
@@ -310,8 +310,8 @@ def problems(content: Any) -> list[Problem]:
     return []
 
 
-def write(result: Result, folder: Path) -> Path:
-    """Write `result` into `folder` atomically, and return its path."""
-    path = folder / result.file_name
+def write(result: Result, folder: Path, suffix: str = ".json") -> Path:
+    """Write `result` into `folder` atomically, and return its path; the suffix ".json.gz" packs it."""
+    path = folder / f"{result.file_stem}{suffix}"
     files.write(path, result.to_dict())
     return path

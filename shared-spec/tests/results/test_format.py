@@ -273,6 +273,7 @@ def test_a_result_survives_being_written_to_the_nanosecond(tmp_path: Path) -> No
     measured["window_blocks"][0] = [3, 0.12345678949999]
     measured["step_seconds"][0] = 1e-12
     written = files.read(format.write(format.parse(content), tmp_path))
+    assert files.read(format.write(format.parse(content), tmp_path, ".json.gz")) == written
     assert written["phases"][number]["measurements"]["window_blocks"][0] == [3, 0.123456789]
     assert written["phases"][number]["measurements"]["step_seconds"][0] == 1e-12
     assert format.problems(written) == []
@@ -288,4 +289,4 @@ def test_figures_follow_from_the_samples() -> None:
     assert result.peak_memory({"host_peak": 3, "tf_peak": None}) == ("host_peak", 3)
     assert result.peak_memory({}) is None
     assert result.backend is not None
-    assert result.file_name.startswith("tf-cuda-xla-cuda-bf16-full-2026")
+    assert result.file_stem.startswith("tf-cuda-xla-cuda-bf16-full-2026")
