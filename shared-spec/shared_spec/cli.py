@@ -20,8 +20,9 @@ from rich.table import Table
 from shared_spec import files, ranks
 from shared_spec.conformance import checks as conformance_checks
 from shared_spec.errors import UserError
-from shared_spec.machine import facts as machine_facts
+from shared_spec.machine import facts, provenance, topology
 from shared_spec.platform import Platform
+from shared_spec.results import privacy
 from shared_spec.run import parent, worker
 from shared_spec.run.job import PARALLEL
 from shared_spec.run.plan import Request
@@ -185,7 +186,7 @@ def _run_as_rank(request: Request, json_events: bool) -> None:
     if request.ranks not in (1, world.size):
         raise UserError(f"--nproc {request.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
     _enter_worker_env(platform, request.device, request.engine)
-    machine_facts.take_core_share(world.local_rank, world.local_size)
+    topology.take_core_share(world.local_rank, world.local_size)
     os.environ[ranks.TIMEOUT_ENV] = str(request.rank_timeout)
     group = worker.connect(platform, request.device)
     request = dataclasses.replace(request, ranks=group.size)
@@ -306,15 +307,15 @@ def _info_command(platform: Platform) -> click.Command:
         _enter_worker_env(platform, device, engine)
         worker_env = platform.worker_env(device, engine, 1)  # before a framework binds this process to a core
         backend = worker.make_backend(platform, spec, device, precision, engine)
-        facts = {
+        content = {
             "platform": platform.name,
             "spec_fingerprint": spec.fingerprint,
             "backend": backend.describe(),
             "worker_env": worker_env,
-            "environment": machine_facts.collect(device),
-            "software": machine_facts.software(),
+            "environment": facts.collect(device),
+            "software": provenance.software(),
         }
-        click.echo(json.dumps(machine_facts.scrub(facts), indent=1))
+        click.echo(json.dumps(privacy.scrub(content), indent=1))
 
     return command
 

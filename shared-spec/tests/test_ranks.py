@@ -480,7 +480,7 @@ def test_each_rank_gets_its_share_of_the_cores() -> None:
     if not hasattr(os, "sched_setaffinity") or (psutil.cpu_count(logical=False) or 1) < 2:
         pytest.skip("NOT TESTED: this system has one core, or does not let a process choose its cores")
     line = (
-        "import os, sys; from shared_spec.machine.facts import take_core_share; "
+        "import os, sys; from shared_spec.machine.topology import take_core_share; "
         "take_core_share(int(sys.argv[1]), 2); print(sorted(os.sched_getaffinity(0)))"
     )
     shares = []

@@ -27,10 +27,11 @@ from shared_spec.backend import Batch, Handle
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.errors import UserError
-from shared_spec.machine import facts as machine_facts
+from shared_spec.machine import facts, provenance
 from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
+from shared_spec.results import privacy
 from shared_spec.workload import params as workload_params
 from shared_spec.workload.spec import PRECISIONS, Spec, load_spec, parse_spec
 
@@ -249,9 +250,9 @@ def _read(path: Path) -> list[Any]:
 
 
 def _write(path: Path, platform: Platform, spec: Spec, duels: list[Any]) -> None:
-    machine = machine_facts.collect()
-    commit, clean = machine_facts.git_state(Path(__file__).parent)
-    facts = ("system", "machine", "cpu_name", "cpu_flags", "cpu_physical_cores", "memory_bytes")
+    machine = facts.collect()
+    commit, clean = provenance.git_state(Path(__file__).parent)
+    identity = ("system", "machine", "cpu_name", "cpu_flags", "cpu_physical_cores", "memory_bytes")
     content = {
         "format": FORMAT,
         "created": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -259,10 +260,10 @@ def _write(path: Path, platform: Platform, spec: Spec, duels: list[Any]) -> None
         "spec_sha256": spec.fingerprint,
         "git_commit": commit,
         "git_clean": clean,
-        "machine": {key: machine[key] for key in facts},
+        "machine": {key: machine[key] for key in identity},
         "duels": duels,
     }
-    files.write(path, machine_facts.scrub(content))
+    files.write(path, privacy.scrub(content))
 
 
 def table(duels: Sequence[Mapping[str, Any]]) -> str:

@@ -15,7 +15,7 @@ import psutil
 
 from shared_spec import files
 from shared_spec.errors import UserError
-from shared_spec.machine import facts
+from shared_spec.machine import facts, provenance
 from shared_spec.run.plan import Planned, Request
 
 RESTARTED = "taken up again after a restart, or on another machine of the same kind"
@@ -37,7 +37,7 @@ class RunFolder:
     """What is on disk of an unfinished run."""
 
     def __init__(self, request: Request, data_checksums: dict[str, str]) -> None:
-        commit, _ = facts.git_state(Path(__file__).parent)
+        commit, _ = provenance.git_state(Path(__file__).parent)
         identity = [
             request.platform.name, request.engine, request.device, request.precision, request.spec.to_dict(),
             request.profile_name, request.phases, request.stop, request.power_watts, request.largest_batch,

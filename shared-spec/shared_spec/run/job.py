@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
-from shared_spec.machine import facts
+from shared_spec.results import privacy
 
 PARALLEL = ("conformance", "training", "convergence")
 """Phases that several ranks run together; the others measure one device."""
@@ -73,13 +73,13 @@ def _finite(value: Any) -> Any:
 def failure(reason: str) -> dict[str, Any]:
     """The part of an outcome that says that, and why, a phase failed."""
     nothing = {"startup": None, "backend": None, "measurements": None}
-    return {"status": "failed", "reason": facts.scrub(reason)[:4000], **nothing}
+    return {"status": "failed", "reason": privacy.scrub(reason)[:4000], **nothing}
 
 
 def outcome_of(job: Job, seconds: float, part: dict[str, Any]) -> dict[str, Any]:
     """The outcome of a phase as it stands in the result (results.schema.json: phase); the parent adds the conditions."""
     head = {"phase": job.phase, "repeat": job.repeat, "seed": job.seed, "seconds": seconds, "conditions": None}
-    return _finite({**head, "worker_env": facts.scrub(job.worker_env), **facts.scrub(part)})  # type: ignore[no-any-return]
+    return _finite({**head, "worker_env": privacy.scrub(job.worker_env), **privacy.scrub(part)})  # type: ignore[no-any-return]
 
 
 EXIT_USER_ERROR = 3

@@ -24,7 +24,7 @@ from shared_spec import files
 from shared_spec import ranks as shared_ranks
 from shared_spec.data import cifar100
 from shared_spec.errors import UserError
-from shared_spec.machine import facts, watch
+from shared_spec.machine import facts, provenance, topology, watch
 from shared_spec.machine.energy.meter import Meter, Unmetered
 from shared_spec.machine.energy.open import open_meter
 from shared_spec.machine.watch import Watch
@@ -32,7 +32,7 @@ from shared_spec.measure import blocks
 from shared_spec.measure.convergence import load_checkpoint
 from shared_spec.platform import Platform
 from shared_spec.ranks import ALONE, Group
-from shared_spec.results import format, verdicts
+from shared_spec.results import format, privacy, verdicts
 from shared_spec.results.stability import interval_width
 from shared_spec.run import launch, max_batch, worker
 from shared_spec.run.child import Ended, Limits, run_job
@@ -55,7 +55,7 @@ def memory_bound(device: str, share: float) -> float | None:
         return None
     memory = psutil.virtual_memory()
     limits = [share * memory.total, 0.9 * memory.available]
-    if (limit := facts.memory_limit()) is not None:
+    if (limit := topology.memory_limit()) is not None:
         limits.append(share * limit)
     return float(min(limits))
 
@@ -338,7 +338,7 @@ class Run:
     def _result(self) -> dict[str, Any]:
         r, outcomes = self.request, [self.folder.read(planned) for planned in self.planned]
         initial = params.initial(r.spec)
-        software = facts.software()
+        software = provenance.software()
         if software["git_clean"] is False:
             self.warnings.append("measured from a checkout with uncommitted changes")
         disturbed = watch.warnings({p.title: o["conditions"] for p, o in zip(self.planned, outcomes, strict=True)})
@@ -366,11 +366,11 @@ class Run:
                 "count": params.count(r.spec),
             },
             "software": software,
-            "environment": facts.scrub(self.record["environment"]),
-            "state_before": facts.scrub(self.record["state_before"]),
-            "state_after": facts.scrub(facts.state(r.device)),
+            "environment": privacy.scrub(self.record["environment"]),
+            "state_before": privacy.scrub(self.record["state_before"]),
+            "state_after": privacy.scrub(facts.state(r.device)),
             "resumed": self.record["resumed"],
-            "warnings": facts.scrub([*self.warnings, *disturbed]),
+            "warnings": privacy.scrub([*self.warnings, *disturbed]),
             "phases": outcomes,
         }
 

@@ -24,7 +24,7 @@ from shared_spec.conformance import checks as conformance_checks
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.errors import UserError
-from shared_spec.machine import facts, memory
+from shared_spec.machine import memory, topology
 from shared_spec.machine.energy.meter import Meter, Unmetered
 from shared_spec.machine.energy.open import open_meter
 from shared_spec.measure import blocks, ceiling, inference, training
@@ -299,7 +299,7 @@ def main_of_rank(platform: Platform, job_path: Path, events: Path) -> int:
     _die_with(int(os.environ[PARENT_ENV]))
     job, world = Job.read(job_path), platform.world()
     rank = world.rank
-    facts.take_core_share(world.local_rank, world.local_size)
+    topology.take_core_share(world.local_rank, world.local_size)
     start = time.monotonic()
 
     def fail(reason: str, user_error: bool = False) -> None:
