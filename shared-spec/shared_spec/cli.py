@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared_spec import files, ranks
-from shared_spec.conformance import checks as conformance_checks
+from shared_spec.conformance.checks import run_checks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance, topology
 from shared_spec.platform import Platform
@@ -287,7 +287,7 @@ def _verify_command(platform: Platform) -> click.Command:
 
         backend = worker.make_backend(platform, spec, device, precision, engine)
         screen = Screen(Console())
-        checks = conformance_checks.run(backend, spec, precision)
+        checks = run_checks(backend, spec, precision)
         table = Table("check", "figure", "bound", "", title=f"{platform.name} ({engine}) on {device}, {precision}")
         for check in checks:
             table.add_row(check.name, f"{check.figure:.3g}", f"{check.bound:.3g}", "ok" if check.passed else "FAILED")

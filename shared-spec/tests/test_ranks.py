@@ -19,8 +19,8 @@ from fake_training import Killed, TrainingBackend, World
 from reference_backend import ReferenceBackend
 
 from shared_spec import files
-from shared_spec.conformance import checks as conformance_checks
 from shared_spec.conformance import golden, questions
+from shared_spec.conformance.checks import Check, run_checks
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.measure import training as measure_training
@@ -294,10 +294,10 @@ def test_shared_evaluation_gives_the_very_same_figures(tiny_spec: Spec, size: in
 # Conformance.
 
 
-def trace_of(spec: Spec, group: Group, averages: bool = True) -> dict[str, conformance_checks.Check]:
+def trace_of(spec: Spec, group: Group, averages: bool = True) -> dict[str, Check]:
     backend = ReferenceBackend(spec, "cpu", "fp32", "numpy")
     backend.group, backend.averages = group, averages
-    return {check.name: check for check in conformance_checks.run(backend, spec, "fp32", clock=backend.clock)}
+    return {check.name: check for check in run_checks(backend, spec, "fp32", clock=backend.clock)}
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -20,7 +20,7 @@ import psutil
 
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, OutOfMemory
-from shared_spec.conformance import checks as conformance_checks
+from shared_spec.conformance.checks import run_checks
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.errors import UserError
@@ -105,7 +105,7 @@ class Context:
 
 
 def _conformance(context: Context) -> dict[str, Any]:
-    checks = conformance_checks.run(context.backend, context.spec, context.job.precision, context.progress)
+    checks = run_checks(context.backend, context.spec, context.job.precision, context.progress)
     return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
 
 
