@@ -205,8 +205,10 @@ def _worst(name: str, errors: dict[str, float], bounds: dict[str, float]) -> Che
 
 
 def _key_bias_check(spec: Spec, updates: np.ndarray) -> Check:
-    """Biases of attention keys may move by AdamW's largest step: (1 - beta1) / sqrt(1 - beta2), at least 1, times the
-    learning rate (Kingma and Ba, arXiv 1412.6980, section 2.1). Why nothing more can be said: _pop_key_bias.
+    """Biases of attention keys may move by no more than AdamW's largest steps.
+
+    Such a step is (1 - beta1) / sqrt(1 - beta2), at least 1, times the learning rate (Kingma and Ba, arXiv 1412.6980,
+    section 2.1). Why nothing more can be said: questions.pop_key_bias.
     """
     o = spec.optimizer
     figure = float(np.max(np.abs(updates))) / sum(learning_rates(spec))

@@ -75,12 +75,12 @@ def compute_golden(spec: Spec, progress: Progress = silent) -> Golden:
     perturbed = [ReferenceSubject(spec, unit_roundoff(precision)) for precision in PRECISIONS]
     all_answers = (answers(subject, spec, tick) for subject in (ReferenceSubject(spec), *perturbed))
     values: Golden = {}
-    for (name, exact), *others in zip(*all_answers, strict=True):
+    for (name, answer), *others in zip(*all_answers, strict=True):
         if name != KEY_BIASES:
-            exact = _in_order(spec, exact)
+            exact = _in_order(spec, answer)
             values |= _summary(name, exact)
-            for precision, (_, answer) in zip(PRECISIONS, others, strict=True):
-                values[f"{name}/{precision}"] = _sensitivity(name, answer, exact)
+            for precision, (_, rounded) in zip(PRECISIONS, others, strict=True):
+                values[f"{name}/{precision}"] = _sensitivity(name, rounded, exact)
     return values
 
 

@@ -246,7 +246,7 @@ def _trace_answers(subject: Subject, spec: Spec, tick: Callable[[str], None]) ->
     yield "trace, second moments", v
     last = subject.parameters()
     updates = {name: last[name].astype(np.float64) - value for name, value in first.items()}
-    yield KEY_BIASES, np.array([_pop_key_bias(spec, value) for name, value in updates.items() if _has_key_bias(name)])
+    yield KEY_BIASES, np.array([pop_key_bias(spec, value) for name, value in updates.items() if _has_key_bias(name)])
     yield "trace, parameters", updates
     yield "trace, logits", subject.logits(probe_batch(spec, 0))
 
@@ -258,7 +258,7 @@ def _has_key_bias(name: str) -> bool:
     return name.endswith("attn.qkv.bias")
 
 
-def _pop_key_bias(spec: Spec, qkv_bias: np.ndarray) -> np.ndarray:
+def pop_key_bias(spec: Spec, qkv_bias: np.ndarray) -> np.ndarray:
     """The keys' third of a qkv bias, [D], which is replaced by zeros.
 
     Softmax does not change when one number is added to all scores of a query, so the gradient of a key's bias is

@@ -27,7 +27,7 @@ from shared_spec.errors import UserError
 from shared_spec.machine import memory, topology
 from shared_spec.machine.energy.meter import Meter, Unmetered
 from shared_spec.machine.energy.open import open_meter
-from shared_spec.measure import blocks, ceiling, inference, training
+from shared_spec.measure import blocks, inference, matmul_peak, training
 from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
@@ -110,7 +110,7 @@ def _conformance(context: Context) -> dict[str, Any]:
 
 
 def _ceiling(context: Context) -> dict[str, Any]:
-    return ceiling.measure_ceiling(context.backend, context.spec, context.profile, monotonic, context.progress)
+    return matmul_peak.measure_matmul_peak(context.backend, context.spec, context.profile, monotonic, context.progress)
 
 
 def _training(context: Context) -> dict[str, Any]:
