@@ -23,9 +23,8 @@ from shared_spec.conformance import golden, questions
 from shared_spec.conformance.checks import Check, run_checks
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.measure import training as measure_training
 from shared_spec.measure.convergence import Convergence, evaluate
-from shared_spec.measure.training import Trainer
+from shared_spec.measure.training import Trainer, measure_training
 from shared_spec.ranks import (
     ALONE,
     Group,
@@ -194,7 +193,7 @@ def measure(spec: Spec, group: Group, part: bool = False) -> tuple[dict[str, Any
     batches = TrainingBatches(spec, data.train_images, data.train_labels, 4, 0, group)
     with batches.prefetched() as prefetched:
         trainer = Trainer(backend, spec, iter(prefetched), 4, device.clock)
-        return measure_training.measure_training(trainer, spec.profiles.quick, Meter(device.clock)), backend.steps
+        return measure_training(trainer, spec.profiles.quick, Meter(device.clock)), backend.steps
 
 
 def test_all_ranks_make_the_steps_that_rank_0s_clock_asks_for(measured_spec: Spec) -> None:
@@ -283,7 +282,7 @@ def test_shared_evaluation_gives_the_very_same_figures(tiny_spec: Spec, size: in
     def work(group: Group) -> tuple[float, float]:
         backend = ReferenceBackend(spec, "cpu", "fp32", "numpy")
         backend.group = group
-        backend.load_params(questions._large(spec))
+        backend.load_params(questions.large_weights(spec))
         return evaluate(backend, data, 1)  # one at a time: NumPy's products depend on the batch in their last bits
 
     alone = work(ALONE)
