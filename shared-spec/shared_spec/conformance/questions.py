@@ -19,6 +19,8 @@ from shared_spec.workload.spec import Spec
 SEED = 3
 BATCH = 4
 STEPS = 20
+KEY_BIASES = "trace, key biases"
+"""The one answer that is not compared with the reference's, but has a largest size: see pop_key_bias."""
 
 
 # --- Inputs: made of raw Philox bits, so the same on every machine. ---
@@ -249,9 +251,6 @@ def _trace_answers(subject: Subject, spec: Spec, tick: Callable[[str], None]) ->
     yield KEY_BIASES, np.array([pop_key_bias(spec, value) for name, value in updates.items() if _has_key_bias(name)])
     yield "trace, parameters", updates
     yield "trace, logits", subject.logits(probe_batch(spec, 0))
-
-
-KEY_BIASES = "trace, key biases"
 
 
 def _has_key_bias(name: str) -> bool:
