@@ -18,6 +18,7 @@ from aggregate import contradictions
 from shared_spec import files as shared_files
 from shared_spec.errors import UserError
 from shared_spec.results import format
+from shared_spec.results.upgrade import OLDER_VERSIONS, upgrade
 from shared_spec.workload.spec import Spec, parse_spec
 
 MAX_BYTES = 64 * 2**20
@@ -162,15 +163,15 @@ def _expand(paths: Iterable[str | Path], problems: list[Problem]) -> Iterator[Pa
 def _load_one(path: Path) -> tuple[Result | None, list[Problem]]:
     try:
         data = _read(path)
-        content = shared_files.loads(data.decode("utf-8"))
+        content = _clean_all(shared_files.loads(data.decode("utf-8")))
         if isinstance(content, dict):
-            content = format.upgrade(content)
+            content = upgrade(content)
         wrong = _wrong_values(content)
         if not wrong:
             spec, _ = _parsed(json.dumps(content["spec"]["content"]))
             if spec is None:
                 raise AssertionError("a spec without problems has been parsed")
-            return Result(clean(path.name), _clean_all(content), spec, hashlib.sha256(data).hexdigest()), []
+            return Result(clean(path.name), content, spec, hashlib.sha256(data).hexdigest()), []
     except OSError as error:
         wrong = [("", f"cannot be read ({error.strerror})")]
     except UnicodeDecodeError:
@@ -208,7 +209,7 @@ def _wrong_values(content: Any) -> list[tuple[str, str]]:
     """All that is wrong with parsed JSON, as (JSON pointer, what)."""
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, str) and version != format.SCHEMA_VERSION:
-        readable = " and ".join((*format.OLDER_VERSIONS, format.SCHEMA_VERSION))
+        readable = " and ".join((*OLDER_VERSIONS, format.SCHEMA_VERSION))
         said = f"is {version!r:.40}, and this program reads {readable}; use the deit-bench that wrote it"
         return [("/schema_version", said)]
     if wrong := format.problems(content) or list(_too_large(content)):
@@ -233,12 +234,6 @@ def _too_large(value: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
 def _parsed(text: str) -> tuple[Spec | None, tuple[tuple[str, str], ...]]:
     """The spec in a JSON text and what is wrong with it; many results are of the same one."""
     content = shared_files.loads(text)
-    wrong = tuple(
-        (pointer.rstrip("/"), message)
-        for pointer, message in shared_files.problems(content, "workload/spec.schema.json")
-    )
-    if wrong:
-        return None, wrong
     try:
         return parse_spec(content, "the spec"), ()
     except UserError as error:
