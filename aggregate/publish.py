@@ -8,7 +8,7 @@ from typing import Any
 
 from aggregate.compare import conformance_of, differences, standard
 from aggregate.reading import Result, clean, load
-from shared_spec.machine import facts
+from shared_spec.results import privacy
 
 PRIVATE = {
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"),
@@ -109,7 +109,7 @@ def _private(result: Result) -> Iterator[str]:
 def _kinds(text: str) -> Iterator[str]:
     kinds = [kind for kind, pattern in PRIVATE.items() if pattern.search(text)]
     yield from kinds
-    if not kinds and facts.scrub(text) != text:
+    if not kinds and privacy.scrub(text) != text:
         yield "a path, or the name of this host or user,"
 
 

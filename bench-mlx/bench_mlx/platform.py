@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from ctypes.util import find_library
 from pathlib import Path
 
-from shared_spec.machine.facts import has_nvidia_driver, usable_cores
+from shared_spec.machine.nvml import has_nvidia_driver
+from shared_spec.machine.topology import usable_cores
 from shared_spec.platform import Platform, Start
 from shared_spec.ranks import World
 

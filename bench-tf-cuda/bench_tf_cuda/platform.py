@@ -7,7 +7,8 @@ import sys
 from contextlib import ExitStack
 
 from shared_spec.errors import UserError
-from shared_spec.machine.facts import has_nvidia_driver, usable_cores
+from shared_spec.machine.nvml import has_nvidia_driver
+from shared_spec.machine.topology import usable_cores
 from shared_spec.platform import Platform, Start
 from shared_spec.ranks import World
 

@@ -14,14 +14,14 @@ import tensorflow as tf
 from bench_tf_cuda.backend import TfBackend, group
 from bench_tf_cuda.platform import PLATFORM, launch, world
 from shared_spec.dev import allreduce
-from shared_spec.machine import facts
+from shared_spec.machine import topology
 from shared_spec.workload.spec import load_spec
 
 RANKS = 2
 
 
 def rank(device: str, precision: str, images: int, rounds: int) -> None:
-    facts.take_core_share(world().local_rank, world().local_size)
+    topology.take_core_share(world().local_rank, world().local_size)
     ranks = group(device)
 
     def all_reduce(values: int) -> Callable[[], None]:

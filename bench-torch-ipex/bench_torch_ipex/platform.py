@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 
-from shared_spec.machine.facts import usable_cores
+from shared_spec.machine.topology import usable_cores
 from shared_spec.platform import Platform, Start
 from shared_spec.ranks import World
 

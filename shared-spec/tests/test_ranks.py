@@ -18,13 +18,12 @@ from fake_training import Killed, TrainingBackend, World
 from reference_backend import ReferenceBackend
 
 from shared_spec import files
-from shared_spec.conformance import checks as conformance_checks
 from shared_spec.conformance import golden, questions
+from shared_spec.conformance.checks import Check, run_checks
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.measure import training as measure_training
 from shared_spec.measure.convergence import Convergence, evaluate
-from shared_spec.measure.training import Trainer
+from shared_spec.measure.training import Trainer, measure_training
 from shared_spec.ranks import (
     ALONE,
     Group,
@@ -193,7 +192,7 @@ def measure(spec: Spec, group: Group, part: bool = False) -> tuple[dict[str, Any
     batches = TrainingBatches(spec, data.train_images, data.train_labels, 4, 0, group)
     with batches.prefetched() as prefetched:
         trainer = Trainer(backend, spec, iter(prefetched), 4, device.clock)
-        return measure_training.measure_training(trainer, spec.profiles.quick, Meter(device.clock)), backend.steps
+        return measure_training(trainer, spec.profiles.quick, Meter(device.clock)), backend.steps
 
 
 def test_all_ranks_make_the_steps_that_rank_0s_clock_asks_for(measured_spec: Spec) -> None:
@@ -282,7 +281,7 @@ def test_shared_evaluation_gives_the_very_same_figures(tiny_spec: Spec, size: in
     def work(group: Group) -> tuple[float, float]:
         backend = ReferenceBackend(spec, "cpu", "fp32", "numpy")
         backend.group = group
-        backend.load_params(questions._large(spec))
+        backend.load_params(questions.large_weights(spec))
         return evaluate(backend, data, 1)  # one at a time: NumPy's products depend on the batch in their last bits
 
     alone = work(ALONE)
@@ -293,10 +292,10 @@ def test_shared_evaluation_gives_the_very_same_figures(tiny_spec: Spec, size: in
 # Conformance.
 
 
-def trace_of(spec: Spec, group: Group, averages: bool = True) -> dict[str, conformance_checks.Check]:
+def trace_of(spec: Spec, group: Group, averages: bool = True) -> dict[str, Check]:
     backend = ReferenceBackend(spec, "cpu", "fp32", "numpy")
     backend.group, backend.averages = group, averages
-    return {check.name: check for check in conformance_checks.run(backend, spec, "fp32", clock=backend.clock)}
+    return {check.name: check for check in run_checks(backend, spec, "fp32", clock=backend.clock)}
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -479,7 +478,7 @@ def test_each_rank_gets_its_share_of_the_cores() -> None:
     if not hasattr(os, "sched_setaffinity") or (psutil.cpu_count(logical=False) or 1) < 2:
         pytest.skip("NOT TESTED: this system has one core, or does not let a process choose its cores")
     line = (
-        "import os, sys; from shared_spec.machine.facts import take_core_share; "
+        "import os, sys; from shared_spec.machine.topology import take_core_share; "
         "take_core_share(int(sys.argv[1]), 2); print(sorted(os.sched_getaffinity(0)))"
     )
     shares = []

@@ -27,11 +27,12 @@ from shared_spec.backend import Batch, Handle
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.errors import UserError
-from shared_spec.machine import facts as machine_facts
+from shared_spec.machine import facts, provenance
 from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
-from shared_spec.workload import params as workload_params
+from shared_spec.results import privacy
+from shared_spec.workload import params
 from shared_spec.workload.spec import PRECISIONS, Spec, load_spec, parse_spec
 
 TASKS = ("train", "latency")
@@ -92,7 +93,7 @@ def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 def _stepper(contender: Contender, spec: Spec, task: str, batch_size: int) -> tuple[Stepper, list[float]]:
     """What is timed, and a few numbers that tell whether the contender computes the specified model."""
     data = cifar100.synthetic(spec)
-    contender.load_params(workload_params.initial(spec))
+    contender.load_params(params.initial(spec))
     if task == "latency":
         images = data.test_images[:batch_size]
 
@@ -160,8 +161,8 @@ class _Process:
         if not line:
             self._process.wait()
             words = Path(self._log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["none"]
-            told = next((line for line in reversed(words) if re.match(r"[\w.]+(Error|Exception)\b", line)), words[-1])
-            raise UserError(f"a contender's process ended; its words: {told.strip()}")
+            last = next((line for line in reversed(words) if re.match(r"[\w.]+(Error|Exception)\b", line)), words[-1])
+            raise UserError(f"a contender's process ended; its words: {last.strip()}")
         return json.loads(line)
 
     @staticmethod
@@ -249,9 +250,9 @@ def _read(path: Path) -> list[Any]:
 
 
 def _write(path: Path, platform: Platform, spec: Spec, duels: list[Any]) -> None:
-    machine = machine_facts.collect()
-    commit, clean = machine_facts.git_state(Path(__file__).parent)
-    facts = ("system", "machine", "cpu_name", "cpu_flags", "cpu_physical_cores", "memory_bytes")
+    machine = facts.collect()
+    commit, clean = provenance.git_state(Path(__file__).parent)
+    identity = ("system", "machine", "cpu_name", "cpu_flags", "cpu_physical_cores", "memory_bytes")
     content = {
         "format": FORMAT,
         "created": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -259,10 +260,10 @@ def _write(path: Path, platform: Platform, spec: Spec, duels: list[Any]) -> None
         "spec_sha256": spec.fingerprint,
         "git_commit": commit,
         "git_clean": clean,
-        "machine": {key: machine[key] for key in facts},
+        "machine": {key: machine[key] for key in identity},
         "duels": duels,
     }
-    files.write(path, machine_facts.scrub(content))
+    files.write(path, privacy.scrub(content))
 
 
 def table(duels: Sequence[Mapping[str, Any]]) -> str:
@@ -314,8 +315,8 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
         device: str, engine: str, spec_path: Path | None, out: Path | None, contender: str | None, job: str | None,
     ) -> None:  # fmt: skip
         if contender and job:
-            told = json.loads(job)
-            _serve(_ours(platform, told["engine"]) if contender == OURS else peers[contender].build, told)
+            setting = json.loads(job)
+            _serve(_ours(platform, setting["engine"]) if contender == OURS else peers[contender].build, setting)
             return
         spec = load_spec(spec_path)
         duels = _read(out) if out else []

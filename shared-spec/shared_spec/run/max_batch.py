@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from shared_spec.machine import facts
+from shared_spec.machine import topology
 
 FITS = "fits"
 OUT_OF_MEMORY = "out of memory"
@@ -56,7 +56,7 @@ def memory_bound(device: str, share: float) -> float | None:
         return None
     memory = psutil.virtual_memory()
     limits = [share * memory.total, 0.9 * memory.available]
-    if (limit := facts.memory_limit()) is not None:
+    if (limit := topology.memory_limit()) is not None:
         limits.append(share * limit)
     return float(min(limits))
 

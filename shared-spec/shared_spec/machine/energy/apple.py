@@ -48,10 +48,10 @@ def open_meter(clock: Clock, zeus: Any = None) -> "AppleMeter":
     zeus = zeus or load()
     try:
         monitor = zeus.AppleEnergyMonitor()
-        told = monitor.get_cumulative_energy()
+        energy = monitor.get_cumulative_energy()
     except RuntimeError as error:
         raise NoMeter(f"macOS gives no access to the chip's energy counters ({error})") from None
-    parts = [field for field in PARTS if getattr(told, field) is not None]
+    parts = [field for field in PARTS if getattr(energy, field) is not None]
     missing = [PARTS[field] for field in REQUIRED if field not in parts]
     if missing:
         raise NoMeter(f"zeus-apple-silicon cannot read this chip's {' and '.join(missing)} energy")
@@ -75,9 +75,9 @@ class AppleMeter:
         self._running, self._started = True, self._clock()
 
     def stop(self) -> Reading:
-        told, seconds = self._monitor.end_window(WINDOW), self._clock() - self._started
+        energy, seconds = self._monitor.end_window(WINDOW), self._clock() - self._started
         self._running = False
-        millijoules = {field: getattr(told, field) for field in self._parts}
+        millijoules = {field: getattr(energy, field) for field in self._parts}
         reason = self._objection(millijoules, seconds)
         joules = None if reason else sum(millijoules.values()) / 1000
         return Reading(joules, reason, self.source, self.scope, 1)

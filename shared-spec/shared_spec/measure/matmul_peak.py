@@ -1,4 +1,4 @@
-"""The ceiling phase: the rate of square matrix products."""
+"""The ceiling phase: the device's own rate of square matrix products, by which "fast" is measured."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from shared_spec.measure.clock import Clock
 from shared_spec.workload.spec import Profile, Spec
 
 
-def measure_ceiling(
+def measure_matmul_peak(
     backend: Backend, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
 ) -> dict[str, Any]:
     """Rate of square matrix products of growing size: what this device can do at this precision.
