@@ -3,12 +3,12 @@
 `python -m bench_torch_ipex run --profile quick` (the other two alike).
 """
 
-import dataclasses
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from shared_spec.conformance import checks as conformance_checks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts as machine_facts
 from shared_spec.platform import Platform
-from shared_spec.run import parent, worker
-from shared_spec.run.job import PARALLEL
-from shared_spec.run.plan import Request
+from shared_spec.results.format import Result
+from shared_spec.results.measurements import Conformance
+from shared_spec.run import parent, phases, worker
+from shared_spec.run.job import Setting
+from shared_spec.run.phases import Phase
+from shared_spec.run.request import Request, Scaling
 from shared_spec.run.screen import Display, JsonEvents, Screen
 from shared_spec.workload import params
 from shared_spec.workload.spec import PRECISIONS, load_spec
@@ -81,16 +84,16 @@ def _enter_worker_env(platform: Platform, device: str, engine: str) -> None:
         os.execve(sys.executable, [sys.executable, "-m", platform.package, *sys.argv[1:]], env)
 
 
-def _chosen_phases(text: str | None, defaults: tuple[str, ...]) -> tuple[str, ...]:
+def _chosen_phases(text: str | None, defaults: tuple[str, ...]) -> tuple[Phase, ...]:
     if text is None:
-        return defaults
-    chosen = tuple(word.strip() for word in text.split(",") if word.strip())
-    for word in chosen:
-        if word not in worker.PHASES:
-            raise UserError(f"--phases: {word!r} is no phase; choose from {', '.join(worker.PHASES)}.")
-    if not chosen:
-        raise UserError(f"--phases: name at least one of {', '.join(worker.PHASES)}.")
-    return tuple(phase for phase in worker.PHASES if phase in chosen)
+        return phases.chosen(defaults)
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    for name in names:
+        if name not in phases.BY_NAME:
+            raise UserError(f"--phases: {name!r} is no phase; choose from {', '.join(phases.BY_NAME)}.")
+    if not names:
+        raise UserError(f"--phases: name at least one of {', '.join(phases.BY_NAME)}.")
+    return phases.chosen(names)
 
 
 def _run_command(platform: Platform) -> click.Command:
@@ -145,13 +148,15 @@ def _run_command(platform: Platform) -> click.Command:
     )  # fmt: skip
     @click.option("--json-events", is_flag=True, help="Tell programs what happens: one JSON object a line.")
     def command(
-        spec_path: Path | None, engine: str, device: str, precision: str, profile: str, data: str | None,
-        phases_text: str | None, out: Path, json_events: bool, **more: Any,
+        spec_path: Path | None, profile: str, data: str | None, phases_text: str | None, json_events: bool, out: Path,
+        fresh: bool, keep_weights: bool, largest_batch: int, memory_share: float, scaling: Scaling, **setting: Any,
     ) -> None:  # fmt: skip
         """Measure this machine and write one result file."""
         spec = load_spec(spec_path)
-        chosen = _chosen_phases(phases_text, spec.profile(profile).phases)
-        request = Request(platform, spec, profile, precision, device, engine, data or None, chosen, out, **more)
+        request = Request(
+            platform, Setting(spec, profile, **setting), _chosen_phases(phases_text, spec.profile(profile).phases), out,
+            data or None, fresh, largest_batch, memory_share, keep_weights, scaling,
+        )  # fmt: skip
         if platform.world().size > 1:
             _run_as_rank(request, json_events)
         else:
@@ -162,49 +167,46 @@ def _run_command(platform: Platform) -> click.Command:
 
 def _run(request: Request, group: ranks.Group, json_events: bool) -> None:
     """Run as the one process that keeps the run's folder and shows the screen."""
-    ranks.check_batch(request.batch_size, request.ranks, "--nproc" if group is ranks.ALONE else "the launcher")
+    option = "--nproc" if group is ranks.ALONE else "the launcher"
+    ranks.check_batch(request.batch_size, request.setting.ranks, option)
     if not request.planned_phases:
-        raise UserError(f"--phases: several ranks share only {', '.join(PARALLEL)}; name one of these.")
+        shared = ", ".join(phase.name for phase in phases.PHASES if phase.ranks == "all")
+        raise UserError(f"--phases: several ranks share only {shared}; name one of these.")
     display: Display = JsonEvents(sys.stdout) if json_events else Screen(Console())
     try:
-        path = parent.Run(request, display, group).execute()
+        path, result = parent.execute(request, display, group)
     except UserError as error:
         display.ended("error", str(error))
         raise
     except KeyboardInterrupt:
         display.ended("stopped", STOPPED)
         raise
-    result = files.read(path)
-    display.result(str(path), [outcome["phase"] for outcome in result["phases"] if outcome["status"] != "ok"])
+    display.result(str(path), [outcome.phase for outcome in result.phases if outcome.status != "ok"])
     _fail_on_bad_phases(result)
 
 
 def _run_as_rank(request: Request, json_events: bool) -> None:
     """Run as one of the ranks that an engine's launcher has started."""
-    platform, world = request.platform, request.platform.world()
-    if request.ranks not in (1, world.size):
-        raise UserError(f"--nproc {request.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
-    _enter_worker_env(platform, request.device, request.engine)
+    platform, setting, world = request.platform, request.setting, request.platform.world()
+    if setting.ranks not in (1, world.size):
+        raise UserError(f"--nproc {setting.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
+    _enter_worker_env(platform, setting.device, setting.engine)
     machine_facts.take_core_share(world.local_rank, world.local_size)
-    os.environ[ranks.TIMEOUT_ENV] = str(request.rank_timeout)
-    group = worker.connect(platform, request.device)
-    request = dataclasses.replace(request, ranks=group.size)
+    os.environ[ranks.TIMEOUT_ENV] = str(setting.rank_timeout)
+    group = worker.connect(platform, setting.device)
+    request = replace(request, setting=replace(setting, ranks=group.size))
     if group.rank == 0:
         _run(request, group, json_events)
     else:
         parent.follow(request, group)
 
 
-def _fail_on_bad_phases(result: dict[str, Any]) -> None:
+def _fail_on_bad_phases(result: Result) -> None:
     """Leave with status 1 where a phase failed or the model is not the specified one; the result stands all the same."""
-    failed = [outcome["phase"] for outcome in result["phases"] if outcome["status"] != "ok"]
-    if failed:
+    if failed := [outcome.phase for outcome in result.phases if outcome.status != "ok"]:
         raise UserError(f"Failed: {', '.join(failed)}; the same command tries only these again.")
-    for outcome in result["phases"]:
-        if outcome["phase"] == "conformance" and not outcome["measurements"]["passed"]:
-            raise UserError(
-                "Conformance failed: this is not the specified workload, and its numbers are not comparable."
-            )
+    if not all(conformance.passed for conformance in result.measured(Conformance)):
+        raise UserError("Conformance failed: this is not the specified workload, and its numbers are not comparable.")
 
 
 def read_images(path: Path) -> np.ndarray:

@@ -9,8 +9,9 @@ import io
 import os
 import pickle
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from shared_spec.workload.spec import Spec
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 ARCHIVE_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
 CLASSES = 100
-SYNTHETIC = "synthetic"
+SYNTHETIC: Literal["synthetic"] = "synthetic"
 """The value of --data that asks for the stand-in."""
 
 _REMEDY = f"get it anew from {URL}."
@@ -74,6 +75,18 @@ class Dataset:
     checksums: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Which data it is.
+
+    Attributes:
+        checksums: as in `Dataset`.
+    """
+
+    source: Literal["cifar-100", "synthetic"]
+    checksums: dict[str, str]
+
+
 def locate(data: str | None, progress: bool) -> Path | None:
     """Find the folder with the official files, fetching or extracting them where need be.
 
@@ -102,6 +115,27 @@ def locate(data: str | None, progress: bool) -> Path | None:
 def load(folder: Path | None, spec: Spec) -> Dataset:
     """The dataset of `locate`'s answer: CIFAR-100 from `folder`, the stand-in for None."""
     return synthetic(spec) if folder is None else read(folder)
+
+
+def identity(folder: Path | None, spec: Spec) -> Identity:
+    """Which data `load` would return, without holding its 180 MB.
+
+    Raises:
+        UserError: a file is missing, unreadable, or not the official one.
+    """
+    if folder is None:
+        train_labels, test_labels = (_synthetic_labels(n) for n in (spec.data.train_images, spec.data.test_images))
+        train, test = (train_labels, _TRAIN_BLOCK), (test_labels, _TEST_BLOCK)
+        return _synthetic_identity(
+            chain(_synthetic_blocks(*train), [train_labels], _synthetic_blocks(*test), [test_labels])
+        )
+    for name in FILES:
+        _verify_file(folder, name)
+    return Identity("cifar-100", _checksums())
+
+
+def _checksums() -> dict[str, str]:
+    return {name: file.md5 for name, file in FILES.items()}
 
 
 def _cache() -> Path:
@@ -211,13 +245,35 @@ def _archived_files(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 def _verify(content: bytes, name: str, source: str) -> None:
     """Raise UserError, naming `source`, unless `content` is the official file `name`."""
+    _check(len(content), hashlib.md5(content, usedforsecurity=False).hexdigest(), name, source)
+
+
+def _verify_file(folder: Path, name: str) -> None:
+    """Raise UserError unless `folder` has the official file `name`; it is read in pieces."""
+    path = folder / name
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            is_too_long = size > FILES[name].size
+            md5 = "" if is_too_long else hashlib.file_digest(file, _md5).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
+    _check(size, md5, name, str(path))
+
+
+def _md5() -> Any:
+    return hashlib.md5(usedforsecurity=False)
+
+
+def _check(size: int, md5: str, name: str, source: str) -> None:
+    """Raise UserError, naming `source`, unless the official file `name` has this size in bytes and this MD5."""
     official = FILES[name]
-    if len(content) < official.size:
+    if size < official.size:
         raise UserError(
-            f"{source}: has {len(content):,} bytes instead of {official.size:,}, so it is truncated or not "
+            f"{source}: has {size:,} bytes instead of {official.size:,}, so it is truncated or not "
             f"CIFAR-100's; {_REMEDY}"
         )
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != official.md5:
+    if md5 != official.md5:
         raise UserError(f"{source}: its MD5 is not that of CIFAR-100's {name} file; {_REMEDY}")
 
 
@@ -235,7 +291,7 @@ def _read_verified(folder: Path, name: str) -> bytes:
 def _is_intact(folder: Path, *names: str) -> bool:
     try:
         for name in names or FILES:
-            _read_verified(folder, name)
+            _verify_file(folder, name)
     except UserError:
         return False
     return True
@@ -302,22 +358,47 @@ def read(folder: Path) -> Dataset:
     contents = {name: _read_verified(folder, name) for name in FILES}
     train_images, train_labels = _interpret(contents.pop("train"), "train", str(folder / "train"))
     test_images, test_labels = _interpret(contents.pop("test"), "test", str(folder / "test"))
-    checksums = {name: file.md5 for name, file in FILES.items()}
-    return Dataset(train_images, train_labels, test_images, test_labels, "cifar-100", checksums)
+    return Dataset(train_images, train_labels, test_images, test_labels, "cifar-100", _checksums())
 
 
 _NOISE_BLOCK = 1_000
 """Images of the stand-in whose noise comes from one Philox stream."""
+_TRAIN_BLOCK, _TEST_BLOCK = 1, 1_000
+"""Numbers of the first streams of either part."""
 
 
-def _synthetic_images(patterns: np.ndarray, labels: np.ndarray, first_block: int) -> np.ndarray:
-    """Half the class's pattern and half noise, uint8 [N, 32, 32, 3]."""
-    images = np.empty((len(labels), 32, 32, 3), np.uint8)
+def _patterns() -> np.ndarray:
+    """One for each class: 4 x 4 coloured squares of 8 pixels, at half brightness, uint8 [100, 32, 32, 3]."""
+    cells = random_bits(0, "synthetic", 0, CLASSES * 4 * 4 * 3 // 8).view(np.uint8).reshape(CLASSES, 4, 4, 3)
+    return (cells >> 1).repeat(8, axis=1).repeat(8, axis=2)
+
+
+def _synthetic_labels(count: int) -> np.ndarray:
+    return np.arange(count, dtype=np.int64) % CLASSES
+
+
+def _synthetic_blocks(labels: np.ndarray, first_block: int) -> Iterator[np.ndarray]:
+    """Half the class's pattern and half noise, uint8 [n, 32, 32, 3] at a time, in the order of the labels."""
+    patterns = _patterns()
     for block, start in enumerate(range(0, len(labels), _NOISE_BLOCK), first_block):
-        chunk = images[start : start + _NOISE_BLOCK]
-        noise = random_bits(0, "synthetic", block, chunk.size // 8).view(np.uint8).reshape(chunk.shape)
-        np.add(patterns[labels[start : start + _NOISE_BLOCK]], noise >> 1, out=chunk)
+        images = patterns[labels[start : start + _NOISE_BLOCK]]
+        images += random_bits(0, "synthetic", block, images.size // 8).view(np.uint8).reshape(images.shape) >> 1
+        yield images
+
+
+def _synthetic_images(labels: np.ndarray, first_block: int) -> np.ndarray:
+    images = np.empty((len(labels), 32, 32, 3), np.uint8)
+    for i, block in enumerate(_synthetic_blocks(labels, first_block)):
+        images[i * _NOISE_BLOCK :][: len(block)] = block
     return images
+
+
+def _synthetic_identity(arrays: Iterable[np.ndarray]) -> Identity:
+    """Identity of a stand-in by its arrays, or by pieces of them in their order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+    return Identity(SYNTHETIC, {"synthetic_sha256": digest.hexdigest()})
 
 
 def synthetic(spec: Spec) -> Dataset:
@@ -326,14 +407,8 @@ def synthetic(spec: Spec) -> Dataset:
     Each of 100 classes is a pattern of 4 x 4 coloured squares of 8 pixels, under as much uniform noise. Label i is
     i mod 100; image i does not depend on how many there are. As many images as `spec` uses, and no more.
     """
-    cells = random_bits(0, "synthetic", 0, CLASSES * 4 * 4 * 3 // 8).view(np.uint8).reshape(CLASSES, 4, 4, 3)
-    patterns = (cells >> 1).repeat(8, axis=1).repeat(8, axis=2)
-    train_labels = np.arange(spec.data.train_images, dtype=np.int64) % CLASSES
-    test_labels = np.arange(spec.data.test_images, dtype=np.int64) % CLASSES
-    train_images = _synthetic_images(patterns, train_labels, first_block=1)
-    test_images = _synthetic_images(patterns, test_labels, first_block=1_000)
-    digest = hashlib.sha256()
-    for array in (train_images, train_labels, test_images, test_labels):
-        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-    checksums = {"synthetic_sha256": digest.hexdigest()}
-    return Dataset(train_images, train_labels, test_images, test_labels, "synthetic", checksums)
+    train_labels, test_labels = (_synthetic_labels(n) for n in (spec.data.train_images, spec.data.test_images))
+    train_images = _synthetic_images(train_labels, _TRAIN_BLOCK)
+    test_images = _synthetic_images(test_labels, _TEST_BLOCK)
+    identity = _synthetic_identity((train_images, train_labels, test_images, test_labels))
+    return Dataset(train_images, train_labels, test_images, test_labels, identity.source, identity.checksums)

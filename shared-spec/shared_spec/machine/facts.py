@@ -10,8 +10,8 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -236,17 +236,18 @@ def collect(device: str = "cpu") -> Flat:
     }
 
 
-def state(device: str) -> Flat:
+def state(device: str, now: datetime) -> Flat:
     """What changes while a machine works: load, temperatures, clocks, power source; of the GPU too where one runs.
 
-    Taken before and after a run, so that a reader sees a machine that was busy, hot or throttled.
+    Taken before and after a run, so that a reader sees a machine that was busy, hot or throttled. `now` is the time of
+    day, as only measure/clock.py reads a clock.
     """
     temperatures = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
     hottest = [sensor.current for sensors in temperatures.values() for sensor in sensors]
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return {
         "load_average_1min": psutil.getloadavg()[0],
-        "uptime_seconds": round(time.time() - psutil.boot_time()),
+        "uptime_seconds": round(now.timestamp() - psutil.boot_time()),
         "memory_available_bytes": psutil.virtual_memory().available,
         "swap_used_bytes": psutil.swap_memory().used,
         "hottest_sensor_celsius": max(hottest, default=None),

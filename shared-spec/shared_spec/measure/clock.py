@@ -1,10 +1,21 @@
-"""The one clock: nothing else reads time where a result is made."""
+"""The one clock: nothing else reads time where a result is made.
+
+`monotonic` is time.monotonic. time.perf_counter would be the very same clock: CLOCK_MONOTONIC on Linux,
+mach_absolute_time on macOS, which tell nanoseconds and are never set back (`time.get_clock_info`). It is also one clock
+for all processes of a machine since Python 3.10, so that a phase process can say how long ago its parent started it.
+Neither counts the time in which the machine sleeps.
+"""
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 Clock = Callable[[], float]
+"""Returns seconds since some fixed moment."""
+
+monotonic: Clock = time.monotonic
 
 
-monotonic: Clock = time.perf_counter
-"""The one clock: monotonic, nanosecond resolution."""
+def utc_now() -> datetime:
+    """Date and time of day: for when something happened, never for how long it took."""
+    return datetime.now(UTC)

@@ -12,22 +12,22 @@ Measured = dict[str, Any]
 """Measurements of one outcome, as results.schema.json has them."""
 
 
-def images_per_second(training: Measured) -> float:
+def images_per_second(measured: Measured) -> float:
     """Images over total time of a training window."""
-    return float(training["batch_size"]) * stability.step_rate(training["window_blocks"])
+    return float(measured["batch_size"]) * stability.step_rate(measured["window_blocks"])
 
 
-def latency_seconds(latency: Measured) -> float:
+def latency_seconds(measured: Measured) -> float:
     """Median of the host-to-host latencies."""
-    return float(np.median(latency["host_to_host_seconds"]))
+    return float(np.median(measured["host_to_host_seconds"]))
 
 
-def ceiling_flops(ceiling: Measured) -> float:
+def ceiling_flops(measured: Measured) -> float:
     """Best rate of matrix products, operations per second."""
-    return max(2 * float(size["n"]) ** 3 * stability.step_rate(size["blocks"]) for size in ceiling["sizes"])
+    return max(2 * float(size["n"]) ** 3 * stability.step_rate(size["blocks"]) for size in measured["sizes"])
 
 
-def _training(measured: Measured, spec: Spec) -> str:
+def training(measured: Measured, spec: Spec) -> str:
     found = stability.of_window(measured["window_blocks"], measured["steady"], spec.measuring)
     words = [f"{images_per_second(measured):,.4g} images/s"]
     if interval := stability.window_interval(measured["window_blocks"]):
@@ -38,33 +38,33 @@ def _training(measured: Measured, spec: Spec) -> str:
     return ", ".join([*words, *(found.objections or ("stable",))])
 
 
-def _latency(measured: Measured, spec: Spec) -> str:
+def latency(measured: Measured, spec: Spec) -> str:
     samples = measured["host_to_host_seconds"]
     middle, tail = (1e3 * value for value in np.percentile(samples, [50, 90]))
     unsteady = "" if measured["steady"] else ", latencies had not become steady when sampling began"
     return f"median {middle:.4g} ms, p90 {tail:.4g} ms of {len(samples):,} samples{unsteady}"
 
 
-def _inference(measured: Measured, spec: Spec) -> str:
+def inference(measured: Measured, spec: Spec) -> str:
     rates = {s["batch_size"]: s["batch_size"] * stability.step_rate(s["window_blocks"]) for s in measured["sizes"]}
     best = max(rates, key=rates.__getitem__)
     return f"at best {rates[best]:,.4g} images/s, at batch {best:,}"
 
 
-def _conformance(measured: Measured, spec: Spec) -> str:
+def conformance(measured: Measured, spec: Spec) -> str:
     failed = [check["name"] for check in measured["checks"] if not check["passed"]]
     return f"FAILED {', '.join(failed)}" if failed else f"{len(measured['checks'])} checks passed"
 
 
-def _ceiling(measured: Measured, spec: Spec) -> str:
+def ceiling(measured: Measured, spec: Spec) -> str:
     return f"{ceiling_flops(measured) / 1e12:.4g} TFLOP/s"
 
 
-def _max_batch(measured: Measured, spec: Spec) -> str:
+def max_batch(measured: Measured, spec: Spec) -> str:
     return f"batch {measured['batch_size']:,}, search ended by {measured['ended_by']}"
 
 
-def _convergence(measured: Measured, spec: Spec) -> str:
+def convergence(measured: Measured, spec: Spec) -> str:
     best, target = max(row["top1"] for row in measured["epochs"]), measured["target_top1"]
     rate = measured["images"] / measured["seconds"]
     if measured["epochs_to_target"] is None:
@@ -75,13 +75,13 @@ def _convergence(measured: Measured, spec: Spec) -> str:
 
 
 WORDS: dict[str, Callable[[Measured, Spec], str]] = {
-    "conformance": _conformance,
-    "ceiling": _ceiling,
-    "training": _training,
-    "latency": _latency,
-    "inference": _inference,
-    "max_batch": _max_batch,
-    "convergence": _convergence,
+    "conformance": conformance,
+    "ceiling": ceiling,
+    "training": training,
+    "latency": latency,
+    "inference": inference,
+    "max_batch": max_batch,
+    "convergence": convergence,
 }
 
 

@@ -1,7 +1,5 @@
-"""Starting a phase process, watching over it, and telling why it ended."""
+"""Starting the one process of a phase, watching over it, and telling why it ended."""
 
-import json
-import math
 import os
 import signal
 import subprocess
@@ -10,14 +8,15 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import psutil
 
+from shared_spec.errors import UserError
 from shared_spec.measure.blocks import Progress
+from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
-from shared_spec.results.format import FailureKind
-from shared_spec.run.job import Job
+from shared_spec.run.events import Listener, last_words
+from shared_spec.run.job import EXIT_USER_ERROR, Failure, Job
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,9 @@ class Limits:
 
     memory_bytes: float | None = None
     seconds: float | None = None
+
+
+UNLIMITED = Limits()
 
 
 @dataclass(frozen=True)
@@ -39,34 +41,61 @@ class Ended:
     """
 
     status: int
-    over_memory: bool
-    over_time: bool
-    out_of_memory_kill: bool
+    over_memory: bool = False
+    over_time: bool = False
+    out_of_memory_kill: bool = False
 
-    @property
-    def kind(self) -> FailureKind:
-        """Of which kind the failure is where it ended without an outcome."""
-        if self.over_memory or self.out_of_memory_kill:
-            return "out_of_memory"
-        if self.over_time:
-            return "too_slow"
-        return "killed" if self.status < 0 else "fault"
-
-    def describe(self, log: Path) -> str:
-        """Why it ended without an outcome, in words."""
+    def failure(self, words: str) -> Failure:
+        """Why it left no outcome; `words` are the last of its log."""
         if self.over_memory:
-            return "stopped: it took more memory than the share of this machine's it may have"
+            reason = "stopped: it took more memory than the share of this machine's it may have"
+            return Failure("out_of_memory", reason)
         if self.over_time:
-            return "stopped: it took longer than a try may"
+            return Failure("too_slow", "stopped: it took longer than a try may")
         if self.out_of_memory_kill:
-            return "killed by the system's out-of-memory killer"
+            return Failure("out_of_memory", "killed by the system's out-of-memory killer")
         if self.status < 0:
-            return f"the process was killed by {signal.Signals(-self.status).name}"
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        words = [line.strip() for line in lines if line.strip()]
-        return (
-            f"the process ended with status {self.status} and no outcome; last words: {words[-1] if words else 'none'}"
-        )
+            return Failure("killed", f"the process was killed by {signal.Signals(-self.status).name}")
+        return Failure("fault", f"the process ended with status {self.status} and no outcome; last words: {words}")
+
+
+def run_child(platform: Platform, job: Job, progress: Progress, limits: Limits = UNLIMITED) -> Failure | None:
+    """Run one phase process to its end, passing its progress on; it dies with this process, whatever happens.
+
+    Returns:
+        None where it has left an outcome, otherwise why it has not.
+
+    Raises:
+        UserError: it cannot run at all here.
+    """
+    ended = _run(platform, job, progress, limits)
+    if ended.status == EXIT_USER_ERROR:
+        raise UserError(last_words(job.log))
+    return None if job.outcome.status else ended.failure(last_words(job.log))
+
+
+def _run(platform: Platform, job: Job, progress: Progress, limits: Limits) -> Ended:
+    replace(job, started=monotonic()).write()
+    kills = _out_of_memory_kills()
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", platform.package, "_phase", str(job.file), str(writing)]
+    with job.log.open("w") as output, os.fdopen(reading, "rb", buffering=0) as events:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=(writing,),
+            env={**os.environ, **job.worker_env},
+        )  # fmt: skip
+        os.close(writing)
+        guard = _Guard(process, limits)
+        listener = Listener(progress)
+        try:
+            while data := events.read(1 << 16):
+                listener.hear(data)
+            status = process.wait()
+        finally:
+            process.kill()  # where an exception, Ctrl-C among them, came before the end
+            process.communicate()
+    by_the_kernel = status == -signal.SIGKILL and _out_of_memory_kills() > kills
+    return Ended(status, guard.over_memory, guard.over_time, by_the_kernel)
 
 
 def _out_of_memory_kills() -> int:
@@ -81,63 +110,25 @@ def _out_of_memory_kills() -> int:
 
 
 class _Guard(threading.Thread):
-    """Stops a process that breaks its limits; looks ten times a second, from outside."""
+    """Stops a process that breaks its limits; looks ten times a second, from outside. No thread where there are none."""
 
     def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
         super().__init__(daemon=True)
         self.process, self.limits = process, limits
         self.over_memory = self.over_time = False
-        self.start()
+        if limits != UNLIMITED:
+            self.start()
 
     def run(self) -> None:
-        started, watched = time.monotonic(), psutil.Process(self.process.pid)
+        started, watched = monotonic(), psutil.Process(self.process.pid)
         while self.process.poll() is None:
             try:
                 taken = watched.memory_info().rss
             except psutil.Error:
                 return
             self.over_memory = self.limits.memory_bytes is not None and taken > self.limits.memory_bytes
-            self.over_time = self.limits.seconds is not None and time.monotonic() - started > self.limits.seconds
+            self.over_time = self.limits.seconds is not None and monotonic() - started > self.limits.seconds
             if self.over_memory or self.over_time:
                 self.process.kill()
                 return
             time.sleep(0.1)
-
-
-def _follow(events: IO[str], progress: Progress) -> None:
-    for line in events:
-        try:
-            event = json.loads(line)
-            done, text = float(event["done"]), str(event["text"])
-            figures = {str(name): float(value) for name, value in event["figures"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # a line cut short by a kill
-        progress(done, text, **{name: value for name, value in figures.items() if math.isfinite(value)})
-
-
-def run_job(platform: Platform, job: Job, job_path: Path, log: Path, progress: Progress, limits: Limits) -> Ended:
-    """Run one phase process to its end, passing its progress on; it dies with this process, whatever happens."""
-    replace(job, started=time.monotonic()).write(job_path)
-    kills = _out_of_memory_kills()
-    reading, writing = os.pipe()
-    command = [sys.executable, "-m", platform.package, "_phase", str(job_path), str(writing)]
-    with log.open("w") as output, os.fdopen(reading) as events:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=(writing,),
-            env={**os.environ, **job.worker_env},
-        )  # fmt: skip
-        os.close(writing)
-        guard = _Guard(process, limits) if limits != Limits() else None
-        try:
-            _follow(events, progress)
-            status = process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-    return Ended(
-        status,
-        over_memory=guard is not None and guard.over_memory,
-        over_time=guard is not None and guard.over_time,
-        out_of_memory_kill=status == -signal.SIGKILL and _out_of_memory_kills() > kills,
-    )

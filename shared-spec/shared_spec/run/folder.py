@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,10 @@ import psutil
 from shared_spec import files
 from shared_spec.errors import UserError
 from shared_spec.machine import facts
-from shared_spec.run.plan import Planned, Request
+from shared_spec.measure.clock import utc_now
+from shared_spec.run.job import OutcomeFile
+from shared_spec.run.plan import Planned
+from shared_spec.run.request import Request
 
 RESTARTED = "taken up again after a restart, or on another machine of the same kind"
 RESTART_SECONDS = 120.0
@@ -38,15 +40,17 @@ class RunFolder:
 
     def __init__(self, request: Request, data_checksums: dict[str, str]) -> None:
         commit, _ = facts.git_state(Path(__file__).parent)
+        setting = request.setting
         identity = [
-            request.platform.name, request.engine, request.device, request.precision, request.spec.to_dict(),
-            request.profile_name, request.phases, request.stop, request.power_watts, request.largest_batch,
-            request.memory_share, data_checksums, commit, *([request.batch_size] if request.scaling == "weak" else []),
+            request.platform.name, setting.engine, setting.device, setting.precision, setting.spec.to_dict(),
+            setting.profile_name, [phase.name for phase in request.phases], setting.stop, setting.power_watts,
+            request.largest_batch, request.memory_share, data_checksums, commit,
+            *([request.batch_size] if request.scaling == "weak" else []),
         ]  # fmt: skip
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = request.out / ".runs" / key
+        self.path = (request.out / ".runs" / key).absolute()
         # Outcomes are of one number of ranks; a checkpoint of strong scaling is of any.
-        self.outcomes = self.path if request.ranks == 1 else self.path / f"ranks-{request.ranks}"
+        self.outcomes = self.path if setting.ranks == 1 else self.path / f"ranks-{setting.ranks}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -61,21 +65,13 @@ class RunFolder:
                 ) from None
             yield
 
-    def read(self, planned: Planned) -> dict[str, Any]:
-        """The outcome of a phase that has ended, well or not."""
-        found: dict[str, Any] = files.read(self.outcomes / f"{planned.stem}.json")
-        return found
-
-    def outcome(self, planned: Planned) -> dict[str, Any] | None:
-        """The finished outcome of a phase; None where it has none yet or failed."""
-        if not (self.outcomes / f"{planned.stem}.json").exists():
-            return None
-        found = self.read(planned)
-        return found if found["status"] == "ok" else None
+    def outcome(self, planned: Planned, part: str = "") -> OutcomeFile:
+        """File of the outcome of a phase, or of a named part of its work."""
+        return OutcomeFile(self.outcomes / f"{planned.stem}{part}.json")
 
     def checkpoint(self, planned: Planned) -> Path:
         """File that a full training keeps itself in, whatever the number of ranks."""
-        return self.path / f"{planned.phase}-{planned.repeat}.safetensors"
+        return self.path / f"{planned.phase.name}-{planned.repeat}.safetensors"
 
     def open_record(self, device: str, fresh: bool) -> dict[str, Any]:
         """Who this run is and how often it was taken up; kept from its first start on.
@@ -95,8 +91,8 @@ class RunFolder:
                 record["booted"] = booted
                 record["warnings"].append(RESTARTED)
         else:
-            created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            state = facts.state(device)
+            created = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
+            state = facts.state(device, utc_now())
             record = {
                 "run_id": os.urandom(8).hex(),
                 "created": created,

@@ -3,19 +3,84 @@
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
 from shared_spec.machine import facts
+from shared_spec.measure.convergence import Stop
 from shared_spec.results.format import FailureKind
+from shared_spec.workload.spec import Profile, Spec, parse_spec
 
-PARALLEL = ("conformance", "training", "convergence")
-"""Phases that several ranks run together; the others measure one device."""
-REPEATED = ("training", "latency", "inference")
-"""Phases that the profile repeats, each time in a new process and with the next seed; convergence has its own count."""
-WITH_MEMORY = (*REPEATED, "max_batch")
-"""Phases whose process ends with a reading of its peak memory; convergence keeps its own over several processes."""
+EXIT_USER_ERROR = 3
+"""Exit status of a phase process that cannot run at all here; its last line of stderr says why."""
+
+PARENT_ENV = "DEIT_BENCH_PARENT"
+"""Process id of the `run` that a rank belongs to."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a request and each of its phase processes have in common.
+
+    Attributes:
+        stop: whether a full training ends at the target or after all epochs.
+        power_watts: what a wall meter shows, where the user reads one.
+        ranks: how many processes train together.
+        rank_timeout: seconds of silence after which a rank is given up.
+    """
+
+    spec: Spec
+    profile_name: str
+    device: str
+    engine: str
+    precision: str
+    stop: Stop = "epochs"
+    power_watts: float | None = None
+    ranks: int = 1
+    rank_timeout: float = shared_ranks.DEFAULT_TIMEOUT
+
+    @property
+    def profile(self) -> Profile:
+        return self.spec.profile(self.profile_name)
+
+
+@dataclass(frozen=True)
+class OutcomeFile:
+    """Where a phase leaves its outcome; the name tells whether it ended well, so that nobody has to read it to know.
+
+    Attributes:
+        path: of an outcome that ended well; one that failed lies beside it.
+    """
+
+    path: Path
+
+    @property
+    def failed(self) -> Path:
+        return self.path.with_suffix(".failed.json")
+
+    @property
+    def status(self) -> Literal["ok", "failed"] | None:
+        """How the phase ended; None where it has left nothing."""
+        if self.path.exists():
+            return "ok"
+        return "failed" if self.failed.exists() else None
+
+    def read(self) -> dict[str, Any]:
+        """The outcome of a phase that has ended, well or not."""
+        outcome: dict[str, Any] = files.read(self.path if self.status == "ok" else self.failed)
+        return outcome
+
+    def write(self, outcome: dict[str, Any]) -> None:
+        """Write the outcome, atomically, in place of any other."""
+        well = outcome["status"] == "ok"
+        files.write(self.path if well else self.failed, outcome)
+        (self.failed if well else self.path).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Forget the outcome."""
+        self.path.unlink(missing_ok=True)
+        self.failed.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -23,43 +88,87 @@ class Job:
     """All that a phase process has to know; handed over as a JSON file.
 
     Attributes:
-        spec: the whole spec as plain JSON values.
+        setting: its `ranks` is how many processes run this phase together; each is handed the same job.
         batch_size: of the global batch.
         data: folder of the real files, or None for the synthetic stand-in.
-        outcome: file that the process writes its outcome to.
         checkpoint: file that a full training keeps itself in.
-        stop: whether a full training ends at the target or after all epochs.
-        power_watts: what a wall meter showed, where the user read one.
-        ranks: how many processes run the phase together; each is handed the same job.
-        timeout: seconds of silence after which a rank is given up.
-        started: when the process was started, by the system's monotonic clock.
+        started: when the process was started, by the one clock.
     """
 
     phase: str
     repeat: int
     seed: int
-    device: str
-    engine: str
-    precision: str
-    profile: str
+    setting: Setting
     batch_size: int
-    spec: dict[str, Any]
-    data: str | None
+    data: Path | None
     worker_env: dict[str, str]
-    outcome: str
-    checkpoint: str
-    stop: Literal["target", "epochs"] = "epochs"
-    power_watts: float | None = None
-    ranks: int = 1
-    timeout: float = shared_ranks.DEFAULT_TIMEOUT
+    outcome: OutcomeFile
+    checkpoint: Path
     started: float | None = None
 
-    def write(self, path: Path) -> None:
-        files.write(path, asdict(self))
+    @property
+    def file(self) -> Path:
+        """File that the job itself is handed over in."""
+        return self.outcome.path.with_suffix(".job")
 
-    @staticmethod
-    def read(path: Path) -> "Job":
-        return Job(**files.read(path))
+    @property
+    def log(self) -> Path:
+        """File of all that the phase process writes to stdout and stderr."""
+        return self.outcome.path.with_suffix(".log")
+
+    def rank_report(self, rank: int) -> Path:
+        """File in which a rank says why it failed."""
+        return self.outcome.path.with_suffix(f".rank-{rank}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The job as plain JSON values."""
+        content = asdict(self)
+        content["setting"]["spec"] = self.setting.spec.to_dict()
+        content |= {"outcome": str(self.outcome.path), "checkpoint": str(self.checkpoint)}
+        return content | {"data": None if self.data is None else str(self.data)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """The job that `to_json` has made plain."""
+        spec = parse_spec(content["setting"]["spec"], "the spec of this run")
+        typed = {
+            "setting": Setting(**{**content["setting"], "spec": spec}),
+            "data": None if content["data"] is None else Path(content["data"]),
+            "outcome": OutcomeFile(Path(content["outcome"])),
+            "checkpoint": Path(content["checkpoint"]),
+        }
+        return cls(**{**content, **typed})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The job that a process is handed in a file."""
+        return cls.from_json(files.read(path))
+
+    def write(self) -> None:
+        """Write the job into `file`, atomically."""
+        files.write(self.file, self.to_json())
+
+    def keep(self, part: dict[str, Any], seconds: float) -> None:
+        """Write the outcome: `part` is of a phase that has ended well, or what `Failure.part` returns."""
+        self.outcome.write(outcome_of(self, seconds, part))
+
+    def forget(self) -> None:
+        """Remove what an earlier try of this phase has left."""
+        self.outcome.remove()
+        for rank in range(self.setting.ranks):
+            self.rank_report(rank).unlink(missing_ok=True)
+
+
+class Failure(NamedTuple):
+    """Why a phase failed: the kind, for programs, and the reason in words."""
+
+    kind: FailureKind
+    reason: str
+
+    def part(self) -> dict[str, Any]:
+        """The part of an outcome that says so."""
+        nothing = {"startup": None, "backend": None, "measurements": None}
+        return {"status": "failed", "failure": self.kind, "reason": facts.scrub(self.reason)[:4000], **nothing}
 
 
 def _finite(value: Any) -> Any:
@@ -71,26 +180,7 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
-def failure(kind: FailureKind, reason: str) -> dict[str, Any]:
-    """The part of an outcome that says that, and why, a phase failed."""
-    nothing = {"startup": None, "backend": None, "measurements": None}
-    return {"status": "failed", "failure": kind, "reason": facts.scrub(reason)[:4000], **nothing}
-
-
 def outcome_of(job: Job, seconds: float, part: dict[str, Any]) -> dict[str, Any]:
     """The outcome of a phase as it stands in the result (results.schema.json: phase); the parent adds the conditions."""
     head = {"phase": job.phase, "repeat": job.repeat, "seed": job.seed, "seconds": seconds, "conditions": None}
     return _finite({**head, "worker_env": facts.scrub(job.worker_env), **facts.scrub(part)})  # type: ignore[no-any-return]
-
-
-EXIT_USER_ERROR = 3
-"""Exit status of a phase process that cannot run at all here; its last line of stderr says why."""
-
-
-PARENT_ENV = "DEIT_BENCH_PARENT"
-"""Process id of the `run` that a rank belongs to."""
-
-
-def rank_report(job: Job, rank: int) -> Path:
-    """File in which a rank says why it failed."""
-    return Path(job.outcome).with_suffix(f".rank-{rank}")

@@ -1,64 +1,57 @@
 """Starting the ranks of a phase through the engine's own launcher, watching over them, and telling why they ended."""
 
 import contextlib
-import json
-import math
 import os
 import re
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from shared_spec import files, ranks
 from shared_spec.errors import UserError
 from shared_spec.measure.blocks import Progress
+from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
-from shared_spec.results.format import FailureKind
-from shared_spec.run.job import PARENT_ENV, Job, rank_report
+from shared_spec.run.events import Listener, last_words
+from shared_spec.run.job import PARENT_ENV, Failure, Job
 
-Failure = tuple[FailureKind, str]
 GRACE = 3.0
 """Seconds that the other ranks, and the launcher, have to notice that one has ended."""
 
 
-def run_ranks(platform: Platform, job: Job, job_path: Path, log: Path, progress: Progress) -> Failure | None:
-    """Run one phase in `job.ranks` processes on this host; all have ended when this returns.
+def run_ranks(platform: Platform, job: Job, progress: Progress) -> Failure | None:
+    """Run one phase in `job.setting.ranks` processes on this host; all have ended when this returns.
 
     Returns:
-        None where rank 0 has written the outcome, otherwise why it has not: the kind of the failure, and a sentence.
+        None where rank 0 has written the outcome, otherwise why it has not.
 
     Raises:
         UserError: a rank cannot run at all here.
     """
-    replace(job, started=time.monotonic()).write(job_path)
-    for rank in range(job.ranks):
-        rank_report(job, rank).unlink(missing_ok=True)
-    events = job_path.with_suffix(".events")
-    words = ["-m", platform.package, "_phase", str(job_path), str(events)]
-    env = {**os.environ, **job.worker_env, ranks.TIMEOUT_ENV: str(job.timeout), PARENT_ENV: str(os.getpid())}
-    with _pipe(events) as reading, log.open("w") as output:
+    replace(job, started=monotonic()).write()
+    setting, pipe = job.setting, job.file.with_suffix(".events")
+    words = ["-m", platform.package, "_phase", str(job.file), str(pipe)]
+    timeout = str(setting.rank_timeout)
+    env = {**os.environ, **job.worker_env, ranks.TIMEOUT_ENV: timeout, PARENT_ENV: str(os.getpid())}
+    with _pipe(pipe) as reading, job.log.open("w") as output:
         processes = [
             subprocess.Popen(
                 [*start.arguments], stdin=subprocess.PIPE, stdout=output, stderr=output, env={**env, **start.env}
             )
-            for start in platform.launch(job.ranks, job.device, words)
+            for start in platform.launch(setting.ranks, setting.device, words)
         ]
         watch = _Watch(job, reading, processes, progress)
         try:
             watch.until_end()
         finally:
-            watch.kill(job_path)
-    if Path(job.outcome).exists():
-        return None
-    return _why(platform, job, log, watch)
+            watch.kill()
+    return None if job.outcome.status else _failure(platform, job, watch)
 
 
 @contextmanager
@@ -77,26 +70,30 @@ def _pipe(path: Path) -> Iterator[int]:
 
 
 class _Watch:
-    """Follows the ranks' events until all have ended, or some have and the others do not follow, or nothing moves."""
+    """Follows the ranks' events until all have ended, or some have and the others do not follow, or nothing moves.
+
+    Attributes:
+        statuses: exit statuses of the processes that ended by themselves, by their place among those started.
+        stalled: nothing has moved for the timeout.
+    """
 
     def __init__(self, job: Job, reading: int, processes: list[subprocess.Popen[bytes]], progress: Progress) -> None:
-        self.job, self.reading, self.processes, self.progress = job, reading, processes, progress
-        self.pids: set[int] = set()
+        self.job, self.reading, self.processes = job, reading, processes
+        self.listener = Listener(progress)
+        self.statuses: dict[int, int] = {}
         self.stalled = False
-        self.statuses: dict[int, int] = {}  # of the processes that ended by themselves
-        self.text = b""
 
     def until_end(self) -> None:
-        last_event, failed_since = time.monotonic(), None
+        last_event, failed_since = monotonic(), None
         while not self._all_have_ended():
             if select.select([self.reading], [], [], 0.2)[0] and (data := os.read(self.reading, 1 << 16)):
-                last_event = time.monotonic()
-                self._follow(data)
-            now = time.monotonic()
+                last_event = monotonic()
+                self.listener.hear(data)
+            now = monotonic()
             if failed_since is None and self._one_has_failed():
                 failed_since = now
             # The ranks' own watchdogs come first: they know more.
-            self.stalled = now - last_event > self.job.timeout + GRACE
+            self.stalled = now - last_event > self.job.setting.rank_timeout + GRACE
             if self.stalled or (failed_since is not None and now - failed_since > GRACE):
                 return
 
@@ -106,27 +103,16 @@ class _Watch:
         return len(self.statuses) == len(statuses)
 
     def _one_has_failed(self) -> bool:
-        reports = (rank_report(self.job, rank) for rank in range(self.job.ranks))
+        reports = (self.job.rank_report(rank) for rank in range(self.job.setting.ranks))
         return any(self.statuses.values()) or any(report.exists() for report in reports)
 
-    def _follow(self, data: bytes) -> None:
-        *lines, self.text = (self.text + data).split(b"\n")
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # lines of two ranks may have run together
-                event: dict[str, Any] = json.loads(line)
-                if "pid" in event:
-                    self.pids.add(int(event["pid"]))
-                else:
-                    figures = {name: value for name, value in event["figures"].items() if math.isfinite(value)}
-                    self.progress(float(event["done"]), str(event["text"]), **figures)
-
-    def kill(self, job_path: Path) -> None:
+    def kill(self) -> None:
         """End all that still runs: launchers, what they started, and ranks whose launcher is gone."""
         doomed = {process.pid: process for process in self._family()}
-        for pid in self.pids - doomed.keys():
+        for pid in self.listener.pids - doomed.keys():
             with contextlib.suppress(psutil.Error):
                 orphan = psutil.Process(pid)
-                if str(job_path) in orphan.cmdline():  # and not another process that was given its number
+                if str(self.job.file) in orphan.cmdline():  # and not another process that was given its number
                     doomed[pid] = orphan
         for process in doomed.values():
             with contextlib.suppress(psutil.Error):
@@ -146,36 +132,41 @@ class _Watch:
                     yield process
 
 
-def _reports(job: Job) -> dict[int, dict[str, Any]]:
-    """What failing ranks have said, the first to fail first."""
-    paths = {rank: rank_report(job, rank) for rank in range(job.ranks)}
+def _reports(job: Job) -> dict[int, Failure]:
+    """Why ranks have failed, by rank, the first to fail first.
+
+    Raises:
+        UserError: a rank cannot run at all here.
+    """
+    paths = {rank: job.rank_report(rank) for rank in range(job.setting.ranks)}
     there = [rank for rank, path in paths.items() if path.exists()]
-    return {rank: files.read(paths[rank]) for rank in sorted(there, key=lambda rank: paths[rank].stat().st_mtime_ns)}
+    reports = {}
+    for rank in sorted(there, key=lambda rank: paths[rank].stat().st_mtime_ns):
+        content = files.read(paths[rank])
+        if content["kind"] is None:
+            raise UserError(content["reason"])
+        reports[rank] = Failure(**content)
+    return reports
 
 
-def _ended(rank: int, status: int) -> str:
+def _death(rank: int, status: int) -> Failure:
     if status < 0:
-        return f"rank {rank} was killed by {signal.Signals(-status).name}"
-    return f"rank {rank} ended with status {status}"
+        return Failure("ranks", f"rank {rank} was killed by {signal.Signals(-status).name}")
+    return Failure("ranks", f"rank {rank} ended with status {status}")
 
 
-def _why(platform: Platform, job: Job, log: Path, watch: _Watch) -> Failure:
-    """The first cause of a failure: a rank that was killed, else what the first rank to fail has said."""
-    text = log.read_text(encoding="utf-8", errors="replace")
-    said = _reports(job)
-    for report in said.values():
-        if report["user_error"]:
-            raise UserError(report["reason"])
+def _failure(platform: Platform, job: Job, watch: _Watch) -> Failure:
+    """The first cause of a failure: a rank that was killed, else what the first rank to fail has reported."""
+    reports = _reports(job)
     deaths = list(watch.statuses.items())
     if platform.death:
-        deaths = [(int(found["rank"]), int(found["status"])) for found in re.finditer(platform.death, text)]
+        text = job.log.read_text(encoding="utf-8", errors="replace")
+        deaths = [(int(match["rank"]), int(match["status"])) for match in re.finditer(platform.death, text)]
     for rank, status in deaths:
-        if rank not in said and status not in (0, -signal.SIGTERM):  # launchers send that to the others
-            return "ranks", _ended(rank, status)
-    if said:
-        rank, report = next(iter(said.items()))
-        return report["failure"], f"rank {rank}: {report['reason']}"
+        if rank not in reports and status not in (0, -signal.SIGTERM):  # launchers send that to the others
+            return _death(rank, status)
+    for rank, report in reports.items():
+        return Failure(report.kind, f"rank {rank}: {report.reason}")
     if watch.stalled:
-        return "ranks", f"nothing moved for {job.timeout:.0f} s: a rank has died or hangs"
-    words = [line.strip() for line in text.splitlines() if line.strip()]
-    return "ranks", f"the ranks ended without an outcome; last words: {words[-1] if words else 'none'}"
+        return Failure("ranks", f"nothing moved for {job.setting.rank_timeout:.0f} s: a rank has died or hangs")
+    return Failure("ranks", f"the ranks ended without an outcome; last words: {last_words(job.log)}")

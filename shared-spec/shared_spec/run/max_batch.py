@@ -1,13 +1,22 @@
 """The search for the largest batch that trains: doubling, then bisection; every try is somebody else's process."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
+
+from shared_spec.machine import facts
 
 FITS = "fits"
 OUT_OF_MEMORY = "out of memory"
 TOO_SLOW = "time limit"
 FAULT = "fault"
+
+
+OF_FAILURE = {"out_of_memory": OUT_OF_MEMORY, "too_slow": TOO_SLOW}
+"""What a try that failed says of its batch size, by kind of failure; every other kind is a FAULT."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,23 @@ class Found:
     batch_size: int | None
     tries: list[Try]
     ended_by: str
+
+
+def classify(batch_size: int, outcome: dict[str, Any]) -> Try:
+    """What a try of one batch size says: it fits, memory ran out, it was too slow, or something else is wrong."""
+    verdict = FITS if outcome["status"] == "ok" else OF_FAILURE.get(outcome["failure"], FAULT)
+    return Try(batch_size, verdict, outcome["reason"], outcome["measurements"])
+
+
+def memory_bound(device: str, share: float) -> float | None:
+    """Bytes a try may take where the device's memory is the machine's own; None where the device has its own."""
+    if device != "cpu" and sys.platform != "darwin":
+        return None
+    memory = psutil.virtual_memory()
+    limits = [share * memory.total, 0.9 * memory.available]
+    if (limit := facts.memory_limit()) is not None:
+        limits.append(share * limit)
+    return float(min(limits))
 
 
 def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:

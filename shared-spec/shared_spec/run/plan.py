@@ -1,139 +1,150 @@
-"""What the user asked for, the phase processes that come of it, and how long they may take."""
+"""The phase processes of a run in order, and how long they will take: guessed first, then corrected by what was seen."""
 
-import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from itertools import groupby
 
-import numpy as np
+from shared_spec.measure.clock import Clock, monotonic
+from shared_spec.results.stability import interval_width
+from shared_spec.run import phases
+from shared_spec.run.pace import Pace, guessed_flops
+from shared_spec.run.phases import Measured, Phase
+from shared_spec.run.request import Request
+from shared_spec.workload.spec import Profile
 
-from shared_spec import ranks as shared_ranks
-from shared_spec.measure.convergence import Stop
-from shared_spec.platform import Platform
-from shared_spec.run.job import PARALLEL, REPEATED
-from shared_spec.workload.spec import Profile, Spec
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for.
-
-    Attributes:
-        data: --data as given; None looks in the usual places, "synthetic" asks for the stand-in.
-        phases: the phases to run, in order.
-        out: folder of the result.
-        fresh: throw away what an unfinished run of the same kind left.
-        stop: whether a full training ends at the target or after all epochs.
-        power_watts: what a wall meter shows, where the user reads one.
-        largest_batch: no larger batch is tried.
-        memory_share: part of the physical memory that a try may take where the device has none of its own.
-        keep_weights: leave the final weights of each full training beside the result.
-        ranks: how many processes train together.
-        scaling: what grows with their number: nothing ("strong") or the global batch ("weak").
-        rank_timeout: seconds of silence after which a rank is given up.
-    """
-
-    platform: Platform
-    spec: Spec
-    profile_name: str
-    precision: str
-    device: str
-    engine: str
-    data: str | None
-    phases: tuple[str, ...]
-    out: Path
-    fresh: bool = False
-    stop: Stop = "epochs"
-    power_watts: float | None = None
-    largest_batch: int = 65536
-    memory_share: float = 0.7
-    keep_weights: bool = False
-    ranks: int = 1
-    scaling: str = "strong"
-    rank_timeout: float = shared_ranks.DEFAULT_TIMEOUT
-
-    @property
-    def batch_size(self) -> int:
-        """Of the global batch: what the spec says, for each rank where the scaling is weak."""
-        return self.spec.training.batch_size * (self.ranks if self.scaling == "weak" else 1)
-
-    @property
-    def planned_phases(self) -> tuple[str, ...]:
-        """The phases that can be run: with several ranks, those they share and the ceiling of one device."""
-        if self.ranks == 1:
-            return self.phases
-        return tuple(phase for phase in self.phases if phase in (*PARALLEL, "ceiling"))
-
-    @cached_property
-    def profile(self) -> Profile:
-        return self.spec.profile(self.profile_name)
+TRAINING_SHARE = 0.5
+"""What a training step is thought to reach of the rate of matrix products alone."""
+TOO_EARLY = 0.05
+"""Part of a phase below which its speed so far tells nothing of its end."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One phase process to be: which phase, which repeat of it."""
+    """One phase process to be: which phase, which repeat of it, and its number among all."""
 
-    phase: str
+    phase: Phase
     repeat: int
     number: int
 
     @property
     def title(self) -> str:
-        return f"{self.phase} {self.repeat + 1}" if self.phase in (*REPEATED, "convergence") else self.phase
+        return self.phase.name if self.phase.repeats is phases.once else f"{self.phase.name} {self.repeat + 1}"
 
     @property
     def stem(self) -> str:
-        return f"{self.number:02d}-{self.phase}-{self.repeat}"
+        """Name of its files."""
+        return f"{self.number:02d}-{self.phase.name}-{self.repeat}"
 
 
-def plan(profile: Profile, chosen: tuple[str, ...]) -> list[Planned]:
-    """The phase processes in order: round after round of the repeated ones, so that slow drift hits all alike."""
-    order = [(phase, 0) for phase in chosen if phase in ("conformance", "ceiling")]
-    order += [(phase, r) for r in range(profile.repeats) for phase in chosen if phase in REPEATED]
-    order += [("max_batch", 0)] if "max_batch" in chosen else []
-    order += [("convergence", r) for r in range(profile.convergence_repeats) if "convergence" in chosen]
-    return [Planned(phase, repeat, number) for number, (phase, repeat) in enumerate(order)]
+def in_order(profile: Profile, chosen: Iterable[Phase]) -> list[Planned]:
+    """The phase processes in order: neighbours that are repeated equally often take turns."""
+    turns = [
+        (phase, repeat)
+        for repeats, group in groupby(chosen, key=lambda phase: phase.repeats)
+        for neighbours in [list(group)]
+        for repeat in range(repeats(profile))
+        for phase in neighbours
+    ]
+    return [Planned(phase, repeat, number) for number, (phase, repeat) in enumerate(turns)]
 
 
-COMPILED = {"conformance": 2.0, "training": 1.0, "latency": 0.25, "max_batch": 10.0, "convergence": 1.25}
-"""What a phase compiles, in training steps; a forward pass is about a quarter of one, and inference has one a size."""
+@dataclass(frozen=True)
+class Left:
+    """Seconds left of the phase under way and of the whole run, as far as one can tell."""
+
+    phase: float
+    run: float
 
 
-def estimate(phase: str, spec: Spec, profile: Profile, rate: float, compile_seconds: float = 0.0) -> float:
-    """Rough seconds for a phase process on a device that computes at `rate` FLOP/s; for the plan and the ETA only.
+class Plan:
+    """What a run still has to do, and how long that takes.
 
-    `compile_seconds` is what the framework takes to compile a training step.
+    Attributes:
+        processes: all phase processes, those that have ended among them.
     """
-    model, rules, start_up = spec.model, spec.measuring, 10.0 + COMPILED.get(phase, 0.0) * compile_seconds
-    step = spec.training.batch_size * model.training_flops / rate
-    image = model.forward_flops / rate
-    warmup_steps = 1 + rules.steady_blocks * rules.block_steps
-    if phase == "conformance":
-        return start_up + 120 * model.training_flops / rate + 15
-    if phase == "ceiling":
-        return start_up + 1.5 * profile.ceiling_seconds
-    if phase == "training":
-        window = max(profile.window_min_steps * step, profile.window_seconds)
-        return start_up + (warmup_steps + profile.step_samples) * step + window
-    if phase == "latency":
-        return start_up + 2.5 * max(profile.latency_samples * image, profile.latency_seconds)
-    if phase == "max_batch":
-        return start_up + 10 * (10.0 + (2 + profile.max_batch_steps) * 8 * step)
-    if phase == "convergence":
-        evaluation = spec.data.test_images * image
-        return start_up + spec.training.epochs * (spec.steps_per_epoch(spec.training.batch_size) * step + evaluation)
-    sizes = [1 << i for i in range(profile.inference_max_batch.bit_length())]
-    compiling = 0.25 * len(sizes) * compile_seconds
-    return start_up + compiling + sum(max(3 * profile.inference_seconds, warmup_steps * size * image) for size in sizes)
 
+    def __init__(self, request: Request, clock: Clock = monotonic) -> None:
+        self._request, self._clock = request, clock
+        self.processes = in_order(request.setting.profile, request.planned_phases)
+        self._succeeded: dict[Planned, bool] = {}
+        self._seconds: dict[Planned, float] = {}
+        self._begun = 0.0
+        self._estimate_at(guessed_flops(request.setting.device))
 
-def guessed_rate(device: str) -> float:
-    """FLOP/s to plan with before the ceiling phase has measured any: a product in NumPy on a CPU, else 20 TFLOP/s."""
-    if device != "cpu":
-        return 2e13
-    n = 1024
-    a = np.ones((n, n), np.float32)
-    a @ a
-    start = time.perf_counter()
-    a @ a
-    return 1.4 * float(n) ** 3 / (time.perf_counter() - start)
+    def _estimate_at(self, flops: float) -> None:
+        setting = self._request.setting
+        compile_seconds = self._request.platform.compile_seconds.get(setting.device, 0.0)
+        pace = Pace(setting.spec, setting.profile, flops, compile_seconds)
+        self._seconds = {planned: planned.phase.estimate(pace) for planned in self.processes}
+
+    def estimate(self, planned: Planned) -> float:
+        """Seconds that a phase process takes."""
+        return self._seconds[planned]
+
+    @property
+    def waiting(self) -> list[Planned]:
+        """The phase processes that have not ended."""
+        return [planned for planned in self.processes if planned not in self._succeeded]
+
+    @property
+    def kept(self) -> list[Planned]:
+        """The phase processes that have ended well."""
+        return [planned for planned in self.processes if self._succeeded.get(planned)]
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that all of what has not ended takes."""
+        return sum(self._seconds[planned] for planned in self.waiting)
+
+    def keep(self, planned: Planned) -> None:
+        """Note that an earlier start of this run has done it."""
+        self._succeeded[planned] = True
+
+    def begin(self, planned: Planned) -> None:
+        """Note that the phase starts now."""
+        self._begun = self._clock()
+
+    def left(self, planned: Planned, done: float) -> Left:
+        """What is left when `done` (0 to 1) of the phase under way is."""
+        spent, estimate = self._clock() - self._begun, self._seconds[planned]
+        here = spent / done * (1 - done) if done > TOO_EARLY else max(0.0, estimate - spent)
+        return Left(here, here + self.remaining - estimate)
+
+    def end(self, planned: Planned, measured: Measured | None) -> float:
+        """Note that the phase under way has ended, and learn from what it has measured; None: it has failed.
+
+        Returns:
+            Seconds that it took.
+        """
+        seconds, self._succeeded[planned] = self._clock() - self._begun, measured is not None
+        if measured is not None:
+            if planned.phase.flops:
+                self._estimate_at(TRAINING_SHARE * planned.phase.flops(measured))
+            self._seconds |= {other: seconds for other in self.processes if other.phase is planned.phase}
+        return seconds
+
+    def add_repeats(self, figure: Callable[[Planned], float]) -> list[Planned]:
+        """Plan one more repeat of each phase whose figure is not yet known closely enough; return what was added.
+
+        Args:
+            figure: of a phase process that has ended well.
+        """
+        more = [phase for phase in self._request.planned_phases if phase.figure and self._is_unsure(phase, figure)]
+        for phase in more:
+            done = self._of(phase)
+            added = Planned(phase, len(done), len(self.processes))
+            self._seconds[added] = self._seconds[done[0]]
+            self.processes.append(added)
+        return self.processes[len(self.processes) - len(more) :]
+
+    def _of(self, phase: Phase) -> list[Planned]:
+        return [planned for planned in self.processes if planned.phase is phase]
+
+    def _is_unsure(self, phase: Phase, figure: Callable[[Planned], float]) -> bool:
+        """Whether there may be one more repeat, and the interval of those that there are is too wide."""
+        setting, done = self._request.setting, self._of(phase)
+        most = setting.profile.max_repeats
+        if not 1 < most > len(done) or not all(self._succeeded.get(planned) for planned in done):
+            return False
+        figures = [figure(planned) for planned in done]
+        return len(figures) < 2 or interval_width(figures) > setting.spec.measuring.interval_tolerance

@@ -1,15 +1,17 @@
 """What a run shows: live on a terminal, plain lines elsewhere, or JSON lines for programs (docs/json-events.md)."""
 
 import json
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+
+from shared_spec.measure.clock import monotonic
+from shared_spec.run.plan import Left
 
 
 def duration(seconds: float) -> str:
@@ -31,19 +33,24 @@ def in_words(figures: Mapping[str, float]) -> str:
     return ", ".join(form.format(figures[name]) for name, form in FIGURES.items() if name in figures)
 
 
-@dataclass
-class Display:
-    """Is told a plan, then phase after phase; `estimates` (seconds by phase title) may be corrected on the way.
+@dataclass(frozen=True)
+class PlannedRow:
+    """A line of the plan: a phase, how many seconds it takes, and whether an earlier start of this run has done it."""
 
-    Attributes:
+    title: str
+    seconds: float
+    done: bool
+
+
+class Display:
+    """Is told a plan, then phase after phase, with what is left of each.
+
+    Args:
         live: whether somebody watches who would like to see a bar that moves.
     """
 
-    estimates: dict[str, float] = field(default_factory=dict)
-    _finished: set[str] = field(default_factory=set)
-    _current: str = ""
-    _started: float = 0.0
-    live: bool = False
+    def __init__(self, live: bool = False) -> None:
+        self.live = live
 
     def note(self, text: str) -> None:
         raise NotImplementedError
@@ -51,19 +58,21 @@ class Display:
     def warn(self, text: str) -> None:
         raise NotImplementedError
 
-    def plan(self, heading: str, finished: set[str]) -> None:
-        """Show the phases to come with their estimates; `finished` ones are kept from an earlier try."""
-        self._finished = finished
+    def plan(self, heading: str, rows: Sequence[PlannedRow], seconds: float) -> None:
+        """Show the phases to come, and the `seconds` that those take which are not done."""
+        raise NotImplementedError
 
-    def phase_starts(self, title: str) -> None:
-        self._current, self._started = title, time.monotonic()
+    def phase_starts(self, title: str, seconds: float) -> None:
+        """A phase starts that takes about so long."""
+        raise NotImplementedError
 
-    def progress(self, done: float, text: str, **figures: float) -> None:
-        """`done` runs from 0 to 1 over the current phase."""
+    def progress(self, title: str, done: float, text: str, figures: Mapping[str, float], left: Left) -> None:
+        """`done` runs from 0 to 1 over the phase under way."""
+        raise NotImplementedError
 
     def phase_ends(self, title: str, seconds: float, failure: str | None, verdict: str) -> None:
         """`verdict` says in a few words what was found and how sure it is."""
-        self._finished.add(title)
+        raise NotImplementedError
 
     def result(self, path: str, failed: list[str]) -> None:
         """The run is over: its result lies at `path`, and these phases have failed."""
@@ -74,15 +83,6 @@ class Display:
 
     def close(self) -> None:
         """Take away what is there only for the moment; safe to call at any time."""
-
-    def _remaining(self) -> float:
-        return sum(seconds for title, seconds in self.estimates.items() if title not in self._finished)
-
-    def _left(self, done: float) -> tuple[float, float]:
-        """Seconds left of the current phase and of all."""
-        spent, estimate = time.monotonic() - self._started, self.estimates[self._current]
-        here = spent / done * (1 - done) if done > 0.05 else max(0.0, estimate - spent)
-        return here, here + self._remaining() - estimate
 
 
 class Screen(Display):
@@ -99,20 +99,18 @@ class Screen(Display):
     def warn(self, text: str) -> None:
         self.console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
 
-    def plan(self, heading: str, finished: set[str]) -> None:
-        super().plan(heading, finished)
+    def plan(self, heading: str, rows: Sequence[PlannedRow], seconds: float) -> None:
         table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
         table.add_column("phase")
         table.add_column("estimate", justify="right")
-        for title, seconds in self.estimates.items():
-            table.add_row(title, "done before" if title in finished else f"about {duration(seconds)}")
-        table.add_row("all", f"about {duration(self._remaining())}", style="bold")
+        for row in rows:
+            table.add_row(row.title, "done before" if row.done else f"about {duration(row.seconds)}")
+        table.add_row("all", f"about {duration(seconds)}", style="bold")
         self.console.print(table)
 
-    def phase_starts(self, title: str) -> None:
-        super().phase_starts(title)
+    def phase_starts(self, title: str, seconds: float) -> None:
         if not self.live:
-            self.note(f"{title}: started, about {duration(self.estimates[title])}")
+            self.note(f"{title}: started, about {duration(seconds)}")
             return
         columns = (
             TextColumn("{task.description}"),
@@ -124,17 +122,15 @@ class Screen(Display):
         self._bar.add_task(title, total=1.0, eta="", text="")
         self._bar.start()
 
-    def progress(self, done: float, text: str, **figures: float) -> None:
+    def progress(self, title: str, done: float, text: str, figures: Mapping[str, float], left: Left) -> None:
         if self._bar is None:
             return
-        here, everywhere = self._left(done)
-        eta = f"{duration(here)} left, {duration(everywhere)} in all"
+        eta = f"{duration(left.phase)} left, {duration(left.run)} in all"
         words = ", ".join(part for part in (text, in_words(figures)) if part)
         self._bar.update(self._bar.task_ids[0], completed=done, eta=eta, text=escape(words))
 
     def phase_ends(self, title: str, seconds: float, failure: str | None, verdict: str) -> None:
         self.close()
-        super().phase_ends(title, seconds, failure, verdict)
         mark = "[green]ok[/]" if failure is None else "[red]failed[/]"
         words = verdict if failure is None else failure
         self.console.print(
@@ -157,10 +153,10 @@ class JsonEvents(Display):
 
     def __init__(self, out: IO[str]) -> None:
         super().__init__()
-        self._out, self._begun = out, time.monotonic()
+        self._out, self._begun = out, monotonic()
 
     def _write(self, event: str, **fields: Any) -> None:
-        elapsed = round(time.monotonic() - self._begun, 3)
+        elapsed = round(monotonic() - self._begun, 3)
         self._out.write(json.dumps({"event": event, "elapsed_seconds": elapsed, **fields}, allow_nan=False) + "\n")
         self._out.flush()
 
@@ -170,27 +166,20 @@ class JsonEvents(Display):
     def warn(self, text: str) -> None:
         self._write("warning", text=text)
 
-    def plan(self, heading: str, finished: set[str]) -> None:
-        super().plan(heading, finished)
-        phases = [
-            {"phase": title, "estimate_seconds": seconds, "done": title in finished}
-            for title, seconds in self.estimates.items()
-        ]
-        self._write("plan", text=heading, phases=phases, remaining_seconds=self._remaining())
+    def plan(self, heading: str, rows: Sequence[PlannedRow], seconds: float) -> None:
+        phases = [{"phase": row.title, "estimate_seconds": row.seconds, "done": row.done} for row in rows]
+        self._write("plan", text=heading, phases=phases, remaining_seconds=seconds)
 
-    def phase_starts(self, title: str) -> None:
-        super().phase_starts(title)
-        self._write("phase_start", phase=title, estimate_seconds=self.estimates[title])
+    def phase_starts(self, title: str, seconds: float) -> None:
+        self._write("phase_start", phase=title, estimate_seconds=seconds)
 
-    def progress(self, done: float, text: str, **figures: float) -> None:
-        here, everywhere = self._left(done)
+    def progress(self, title: str, done: float, text: str, figures: Mapping[str, float], left: Left) -> None:
         self._write(
-            "progress", phase=self._current, done=done, text=text, figures=figures, phase_remaining_seconds=here,
-            remaining_seconds=everywhere,
+            "progress", phase=title, done=done, text=text, figures=figures, phase_remaining_seconds=left.phase,
+            remaining_seconds=left.run,
         )  # fmt: skip
 
     def phase_ends(self, title: str, seconds: float, failure: str | None, verdict: str) -> None:
-        super().phase_ends(title, seconds, failure, verdict)
         self._write(
             "phase_end", phase=title, seconds=seconds, status="ok" if failure is None else "failed", reason=failure,
             verdict=verdict or None,

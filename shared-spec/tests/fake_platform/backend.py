@@ -180,6 +180,11 @@ class FakeBackend:
         return {"fake_peak": 1 << 20, "fake_unknown": None}
 
 
+def cpu_info() -> dict[str, Any]:
+    """What cpuinfo would say after more than a second."""
+    return {"brand_raw": "fake processor", "flags": []}
+
+
 PLATFORM = Platform(
     name="torch-ipex",
     package="fake_platform",

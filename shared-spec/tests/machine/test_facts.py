@@ -8,6 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from shared_spec.machine import facts as machine_facts
+from shared_spec.measure.clock import utc_now
 from shared_spec.results.format import Facts
 from shared_spec.schema import Model
 
@@ -39,7 +40,11 @@ def test_host_and_user_are_hidden_everywhere(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_collected_facts_fit_the_schema_and_name_nobody() -> None:
-    facts = {**machine_facts.collect("cuda"), **machine_facts.state("cpu"), **machine_facts.state("cuda")}
+    facts = {
+        **machine_facts.collect("cuda"),
+        **machine_facts.state("cpu", utc_now()),
+        **machine_facts.state("cuda", utc_now()),
+    }
     for name in ("gpu_temperature_celsius", "gpu_driver", "gpu_count", "gpu_memory_bytes"):
         assert name in facts  # null without a GPU, never missing
     TypeAdapter(Facts, config=Model.model_config).validate_python(machine_facts.scrub(facts))

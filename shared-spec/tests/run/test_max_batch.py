@@ -1,12 +1,18 @@
 """The search for the largest batch, on machines invented for the purpose."""
 
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
 import pytest
+from fake_runs import asked, command, here, only_result
 
 from shared_spec.backend import OutOfMemory
-from shared_spec.results.format import FailureKind
 from shared_spec.run.child import Ended
-from shared_spec.run.max_batch import FAULT, FITS, OUT_OF_MEMORY, TOO_SLOW, Try, predicted_bytes, search
-from shared_spec.run.parent import classify
+from shared_spec.run.max_batch import FAULT, FITS, OUT_OF_MEMORY, TOO_SLOW, Try, classify, predicted_bytes, search
 from shared_spec.run.worker import failure_of
 
 GIB = 2**30
@@ -76,19 +82,92 @@ def test_prediction_is_a_line_through_the_two_largest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "verdict"),
+    ("part", "outcome"),
     [
-        (None, FITS),
-        (failure_of(OutOfMemory("full"))[0], OUT_OF_MEMORY),
-        (failure_of(MemoryError())[0], OUT_OF_MEMORY),
-        (Ended(-9, True, False, False).kind, OUT_OF_MEMORY),
-        (Ended(-9, False, False, True).kind, OUT_OF_MEMORY),
-        (Ended(-9, False, True, False).kind, TOO_SLOW),
-        (failure_of(ValueError("x"))[0], FAULT),
-        (Ended(0, False, False, False).kind, FAULT),
-        (Ended(-11, False, False, False).kind, FAULT),
-        (Ended(-9, False, False, False).kind, FAULT),
+        ({"status": "ok", "failure": None, "reason": None, "measurements": {}}, FITS),
+        (failure_of(OutOfMemory("full")).part(), OUT_OF_MEMORY),
+        (failure_of(MemoryError("full")).part(), OUT_OF_MEMORY),
+        (failure_of(ValueError("x")).part(), FAULT),
+        (failure_of(ValueError("out of memory")).part(), FAULT),
+        (Ended(-9, over_memory=True).failure("").part(), OUT_OF_MEMORY),
+        (Ended(-9, out_of_memory_kill=True).failure("").part(), OUT_OF_MEMORY),
+        (Ended(-9, over_time=True).failure("").part(), TOO_SLOW),
+        (Ended(-11).failure("").part(), FAULT),
+        (Ended(-9).failure("").part(), FAULT),
+        (Ended(1).failure("out of memory").part(), FAULT),
     ],
 )
-def test_out_of_memory_is_told_from_a_time_limit_and_a_bug(failure: FailureKind | None, verdict: str) -> None:
-    assert classify(64, {"failure": failure, "reason": failure, "measurements": None}).outcome == verdict
+def test_out_of_memory_is_told_from_a_time_limit_and_a_bug(part: dict[str, Any], outcome: str) -> None:
+    tried = classify(64, part)
+    assert (tried.batch_size, tried.outcome, tried.reason) == (64, outcome, part["reason"])
+
+
+# Whole runs, a process a try.
+
+
+def largest_batch(done: subprocess.CompletedProcess[str], out: Path) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    (outcome,) = only_result(out)["phases"]
+    measured: dict[str, Any] = outcome["measurements"]
+    fits = [tried["batch_size"] for tried in measured["tries"] if tried["outcome"] == "fits"]
+    assert measured["batch_size"] == max(fits)
+    return measured
+
+
+def test_each_batch_is_tried_in_its_own_process(spec_file: Path, tmp_path: Path) -> None:
+    done = here(*asked(spec_file, tmp_path / "r", "max_batch"), "--max-batch", 6)
+    measured = largest_batch(done, tmp_path / "r")
+    assert measured["batch_size"] == 6
+    assert measured["ended_by"] == "--max-batch 6"
+    assert [tried["batch_size"] for tried in measured["tries"]] == [4, 6]
+
+
+def test_the_search_goes_on_inside_a_limit_of_the_system(spec_file: Path, tmp_path: Path) -> None:
+    """RLIMIT_DATA: the allocation itself fails, and the search finds the batch below."""
+    if sys.platform != "linux":
+        pytest.skip("NOT TESTED: only Linux holds processes to RLIMIT_DATA")
+    limit, each = 600 << 20, 40 << 20
+    line, environment = command(
+        *asked(spec_file, tmp_path / "r", "max_batch"), "--max-batch", 8, FAKE_MEMORY=f"{each}:0"
+    )
+    done = subprocess.run(
+        line, env=environment, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+    )  # fmt: skip
+    measured = largest_batch(done, tmp_path / "r")
+    refused = [tried for tried in measured["tries"] if tried["outcome"] == "out of memory"]
+    assert refused
+    assert all(tried["reason"].startswith("out of memory: Unable to allocate") for tried in refused)
+    assert measured["batch_size"] < min(tried["batch_size"] for tried in refused) <= limit // each
+    assert "out of memory" in measured["ended_by"]
+
+
+def test_a_try_that_takes_more_than_its_share_is_stopped(spec_file: Path, tmp_path: Path) -> None:
+    """Memory that grows faster than the tries before it promised: the parent kills the try, and reports it."""
+    share = (300 << 20) / psutil.virtual_memory().total
+    done = here(
+        *asked(spec_file, tmp_path / "r", "max_batch"), "--max-batch", 8, "--memory-share", f"{share:.6f}",
+        FAKE_MEMORY=f"{64 << 20}:8", FAKE_STEP_SECONDS="0.1",
+    )  # fmt: skip
+    measured = largest_batch(done, tmp_path / "r")
+    assert [tried["batch_size"] for tried in measured["tries"]][:2] == [4, 8]
+    killed = measured["tries"][1]
+    assert killed["outcome"] == "out of memory"
+    assert "more memory than the share" in killed["reason"]
+    assert 4 <= measured["batch_size"] < 8
+
+
+def test_the_search_survives_the_systems_out_of_memory_killer(spec_file: Path, tmp_path: Path) -> None:
+    """A control group with 600 MiB and no swap, by systemd: the kernel kills the try, not the run."""
+    scope = ["systemd-run", "--user", "--scope", "--quiet", "-p", "MemoryMax=600M", "-p", "MemorySwapMax=0"]
+    try:
+        subprocess.run([*scope, "true"], check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("NOT TESTED WITH THE KERNEL'S OUT-OF-MEMORY KILLER: no systemd here that gives a control group")
+    line, environment = command(
+        *asked(spec_file, tmp_path / "r", "max_batch"), "--memory-share", 1, FAKE_MEMORY=f"{64 << 20}:16"
+    )
+    done = subprocess.run([*scope, *line], env=environment, capture_output=True, text=True, timeout=120)
+    measured = largest_batch(done, tmp_path / "r")
+    reasons = [tried["reason"] for tried in measured["tries"] if tried["outcome"] == "out of memory"]
+    assert "killed by the system's out-of-memory killer" in reasons

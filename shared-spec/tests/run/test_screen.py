@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from shared_spec.run.screen import Display, JsonEvents, Screen, duration, in_words
+from shared_spec.run.plan import Left
+from shared_spec.run.screen import Display, JsonEvents, PlannedRow, Screen, duration, in_words
 
 
 @pytest.mark.parametrize(
@@ -25,11 +26,11 @@ def test_figures_in_words() -> None:
 
 def through(display: Display) -> None:
     """A run of two phases, the second of which fails."""
-    display.estimates = {"ceiling": 10.0, "training 1": 40.0}
-    display.plan("mlx (mlx) on gpu", {"ceiling"})
+    rows = [PlannedRow("ceiling", 10.0, True), PlannedRow("training 1", 40.0, False)]
+    display.plan("mlx (mlx) on gpu", rows, 40.0)
     display.warn("the machine was busy [at] the start")
-    display.phase_starts("training 1")
-    display.progress(0.5, "steps", images_per_second=100.0, loss=4.5)
+    display.phase_starts("training 1", 40.0)
+    display.progress("training 1", 0.5, "steps", {"images_per_second": 100.0, "loss": 4.5}, Left(12.0, 12.0))
     display.phase_ends("training 1", 12.0, "out of memory", "")
     display.result("results/x.json", ["training"])
 
@@ -49,15 +50,15 @@ def test_without_a_terminal_there_are_plain_lines_and_no_bar() -> None:
 def test_on_a_terminal_the_bar_shows_figures_and_what_is_left() -> None:
     out = io.StringIO()
     screen = Screen(Console(file=out, width=160, force_terminal=True))
-    screen.estimates = {"training 1": 40.0}
-    screen.plan("x", set())
-    screen.phase_starts("training 1")
-    screen.progress(0.5, "epoch 2", images_per_second=100.0, loss=4.5, watts=55.0)
+    screen.plan("x", [PlannedRow("training 1", 40.0, False)], 40.0)
+    screen.phase_starts("training 1", 40.0)
+    figures = {"images_per_second": 100.0, "loss": 4.5, "watts": 55.0}
+    screen.progress("training 1", 0.5, "epoch 2", figures, Left(20.0, 80.0))
     assert screen._bar is not None
     fields = screen._bar.tasks[0].fields
     screen.close()
     assert fields["text"] == "epoch 2, 100 images/s, loss 4.500, 55 W"
-    assert "left" in fields["eta"]
+    assert fields["eta"] == "20 s left, 1 min 20 s in all"
 
 
 def test_events_are_one_json_object_a_line() -> None:
@@ -75,5 +76,6 @@ def test_events_are_one_json_object_a_line() -> None:
         "elapsed_seconds": start["elapsed_seconds"]
     }
     assert progress["figures"] == {"images_per_second": 100.0, "loss": 4.5}
+    assert (progress["phase_remaining_seconds"], progress["remaining_seconds"]) == (12.0, 12.0)
     assert (end["status"], end["reason"], end["verdict"]) == ("failed", "out of memory", None)
     assert (result["path"], result["failed"]) == ("results/x.json", ["training"])

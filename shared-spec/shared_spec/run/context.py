@@ -1,0 +1,91 @@
+"""What a phase works with in its own process: a backend, data, a meter, and a trainer."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from shared_spec.backend import Backend
+from shared_spec.data import cifar100
+from shared_spec.data.batches import TrainingBatches
+from shared_spec.machine import memory
+from shared_spec.machine.energy.meter import Meter, Unmetered
+from shared_spec.machine.energy.open import open_meter
+from shared_spec.measure.blocks import Progress
+from shared_spec.measure.clock import monotonic
+from shared_spec.measure.training import Trainer
+from shared_spec.run.job import Job
+from shared_spec.workload import params
+from shared_spec.workload.spec import Profile, Spec
+
+
+@dataclass
+class Context:
+    """What every phase works with.
+
+    Attributes:
+        preparation_seconds: data read and initial weights loaded; None where a phase's own clock has that in it.
+        loader_bytes: what the data and the batches made ahead of need take of the host's memory; 0 without data.
+    """
+
+    backend: Backend
+    job: Job
+    progress: Progress
+    preparation_seconds: float | None = None
+    loader_bytes: int = 0
+
+    @property
+    def spec(self) -> Spec:
+        return self.job.setting.spec
+
+    @property
+    def profile(self) -> Profile:
+        return self.job.setting.profile
+
+    def dataset(self) -> cifar100.Dataset:
+        data = cifar100.load(self.job.data, self.spec)
+        self.loader_bytes = sum(
+            array.nbytes for array in (data.train_images, data.train_labels, data.test_images, data.test_labels)
+        )
+        return data
+
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Times what comes between the backend and its first step."""
+        start = monotonic()
+        yield
+        self.preparation_seconds = monotonic() - start
+
+    def process_memory(self) -> dict[str, int | None]:
+        """Memory of this process by name, bytes."""
+        return {**memory.of_process(self.job.setting.device), "host_loader": self.loader_bytes}
+
+    @cached_property
+    def meter(self) -> Meter:
+        setting = self.job.setting
+        if setting.ranks > 1 and setting.power_watts is None:
+            return Unmetered(
+                "no meter of this system sees all ranks and nothing else; --power-watts takes what a wall meter shows"
+            )
+        return open_meter(setting.device, setting.power_watts, monotonic)
+
+    @contextlib.contextmanager
+    def trainer(self) -> Iterator[Trainer]:
+        """A trainer at the initial weights, at this job's batch size and seed."""
+        job = self.job
+        with self.preparing():
+            data = self.dataset()
+            self.backend.load_params(params.initial(self.spec))
+            images, labels = data.train_images, data.train_labels
+            batches = TrainingBatches(self.spec, images, labels, job.batch_size, job.seed, self.backend.group)
+        self.loader_bytes += self.spec.measuring.prefetch_batches * batches.batch_bytes
+        with batches.prefetched() as prefetched:
+            yield Trainer(self.backend, self.spec, iter(prefetched), job.batch_size, monotonic)
+
+    def test_images(self) -> np.ndarray:
+        """The test images, uint8 [N,S,S,3]; the backend has the initial weights then."""
+        with self.preparing():
+            self.backend.load_params(params.initial(self.spec))
+            return self.dataset().test_images

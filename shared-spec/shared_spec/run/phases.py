@@ -1,0 +1,183 @@
+"""The phases of a run: what each one is stands here and nowhere else.
+
+A new phase is a measuring function in measure/, its measurements in results/format.py, and an entry of PHASES.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from shared_spec.conformance import checks as conformance_checks
+from shared_spec.machine.energy.meter import Unmetered
+from shared_spec.measure import ceiling, inference, training
+from shared_spec.measure.clock import monotonic
+from shared_spec.measure.convergence import Convergence
+from shared_spec.results import verdicts
+from shared_spec.run.context import Context
+from shared_spec.run.pace import Pace
+from shared_spec.workload.spec import Profile, Spec
+
+Measured = dict[str, Any]
+"""Measurements of one outcome, as results.schema.json has them."""
+
+
+def once(profile: Profile) -> int:
+    """One process, whatever the profile says."""
+    return 1
+
+
+def repeats(profile: Profile) -> int:
+    """As often as the profile repeats a short measurement."""
+    return profile.repeats
+
+
+def trainings(profile: Profile) -> int:
+    """As often as the profile trains to the target."""
+    return profile.convergence_repeats
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a phase is.
+
+    Attributes:
+        name: as in the result.
+        perform: measures, in a process of its own.
+        estimate: seconds that a process of it takes, roughly.
+        verdict: what was found and how sure it is, in a line for whoever watches.
+        repeats: how many processes a profile asks for; each has the next seed. Neighbours in PHASES that have this in
+            common take turns, so that slow drift hits all of them alike.
+        ranks: who runs it where there are several ranks: all of them together, or one process; None: it is left out.
+        with_memory: its process ends with a reading of its peak memory.
+        search: what runs in a process is one try of one batch size, and the parent looks for the largest.
+        figure: has to be known to within measuring.interval_tolerance, so that there may be more repeats.
+        flops: floating-point operations per second that the phase has seen; better than a guess to plan with.
+    """
+
+    name: str
+    perform: Callable[[Context], Measured]
+    estimate: Callable[[Pace], float]
+    verdict: Callable[[Measured, Spec], str]
+    repeats: Callable[[Profile], int] = once
+    ranks: Literal["all", "one"] | None = None
+    with_memory: bool = False
+    search: bool = False
+    figure: Callable[[Measured], float] | None = None
+    flops: Callable[[Measured], float] | None = None
+
+
+def _conformance(context: Context) -> Measured:
+    precision = context.job.setting.precision
+    checks = conformance_checks.run(context.backend, context.spec, precision, context.progress)
+    return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
+
+
+def _conformance_seconds(pace: Pace) -> float:
+    return pace.start(programs=2.0) + 120 * pace.training_image + 15
+
+
+def _ceiling(context: Context) -> Measured:
+    return ceiling.measure_ceiling(context.backend, context.spec, context.profile, monotonic, context.progress)
+
+
+def _ceiling_seconds(pace: Pace) -> float:
+    return pace.start() + 1.5 * pace.profile.ceiling_seconds
+
+
+def _training(context: Context) -> Measured:
+    meter = context.meter
+    if context.job.setting.power_watts is not None:
+        meter = Unmetered("--power-watts is the power while training; nobody said what it is when idle")
+    idle = training.measure_idle(meter, context.profile.idle_seconds)
+    with context.trainer() as trainer:
+        return {"idle": idle, **training.measure_training(trainer, context.profile, context.meter, context.progress)}
+
+
+def _training_seconds(pace: Pace) -> float:
+    profile = pace.profile
+    window = max(profile.window_min_steps * pace.step, profile.window_seconds)
+    return pace.start(programs=1.0) + (pace.warmup_steps + profile.step_samples) * pace.step + window
+
+
+def _latency(context: Context) -> Measured:
+    images = context.test_images()
+    return inference.measure_latency(
+        context.backend, images, context.spec, context.profile, monotonic, context.progress
+    )
+
+
+def _latency_seconds(pace: Pace) -> float:
+    profile = pace.profile
+    return pace.start(programs=0.25) + 2.5 * max(profile.latency_samples * pace.image, profile.latency_seconds)
+
+
+def _inference(context: Context) -> Measured:
+    images = context.test_images()
+    return inference.measure_inference(
+        context.backend, images, context.spec, context.profile, monotonic, context.progress
+    )
+
+
+def _inference_seconds(pace: Pace) -> float:
+    sizes = [1 << i for i in range(pace.profile.inference_max_batch.bit_length())]
+    windows = (max(3 * pace.profile.inference_seconds, pace.warmup_steps * size * pace.image) for size in sizes)
+    return pace.start(programs=0.25 * len(sizes)) + sum(windows)
+
+
+def _max_batch(context: Context) -> Measured:
+    """One try of one batch size; the search over them is the parent's."""
+    with context.trainer() as trainer:
+        return training.measure_batch(trainer, context.profile.max_batch_steps, context.progress)
+
+
+def _max_batch_seconds(pace: Pace) -> float:
+    return pace.start(programs=10.0) + 10 * (pace.start() + (2 + pace.profile.max_batch_steps) * 8 * pace.step)
+
+
+def _convergence(context: Context) -> Measured:
+    job = context.job
+    return Convergence(
+        context.backend, context.spec, context.dataset, job.batch_size, job.seed, job.setting.stop,
+        job.checkpoint, context.profile.checkpoint_seconds, context.meter,
+        monotonic, context.progress, context.process_memory,
+    ).run()  # fmt: skip
+
+
+def _convergence_seconds(pace: Pace) -> float:
+    spec = pace.spec
+    epoch = spec.steps_per_epoch(spec.training.batch_size) * pace.step + spec.data.test_images * pace.image
+    return pace.start(programs=1.25) + spec.training.epochs * epoch
+
+
+CONFORMANCE = Phase("conformance", _conformance, _conformance_seconds, verdicts.conformance, ranks="all")
+CEILING = Phase("ceiling", _ceiling, _ceiling_seconds, verdicts.ceiling, ranks="one", flops=verdicts.ceiling_flops)
+TRAINING = Phase(
+    "training", _training, _training_seconds, verdicts.training,
+    repeats=repeats, ranks="all", with_memory=True, figure=verdicts.images_per_second,
+)  # fmt: skip
+LATENCY = Phase(
+    "latency", _latency, _latency_seconds, verdicts.latency,
+    repeats=repeats, with_memory=True, figure=verdicts.latency_seconds,
+)  # fmt: skip
+INFERENCE = Phase(
+    "inference", _inference, _inference_seconds, verdicts.inference, repeats=repeats, with_memory=True
+)  # fmt: skip
+MAX_BATCH = Phase("max_batch", _max_batch, _max_batch_seconds, verdicts.max_batch, with_memory=True, search=True)
+CONVERGENCE = Phase(
+    "convergence", _convergence, _convergence_seconds, verdicts.convergence, repeats=trainings, ranks="all"
+)  # fmt: skip
+
+PHASES = (CONFORMANCE, CEILING, TRAINING, LATENCY, INFERENCE, MAX_BATCH, CONVERGENCE)
+"""All phases, in the order in which a run has them."""
+
+BY_NAME = {phase.name: phase for phase in PHASES}
+
+
+def chosen(names: Iterable[str]) -> tuple[Phase, ...]:
+    """The phases of these names, in the order of PHASES.
+
+    Raises:
+        KeyError: a name is that of no phase.
+    """
+    wanted = {BY_NAME[name] for name in names}
+    return tuple(phase for phase in PHASES if phase in wanted)

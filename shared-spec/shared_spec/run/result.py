@@ -1,0 +1,77 @@
+"""Putting a result together from what the phases have left."""
+
+from typing import Any
+
+from shared_spec.data.cifar100 import Identity
+from shared_spec.machine import facts, watch
+from shared_spec.measure.clock import utc_now
+from shared_spec.results import format
+from shared_spec.results.format import Result
+from shared_spec.run.folder import RunFolder
+from shared_spec.run.plan import Plan
+from shared_spec.run.request import Request
+from shared_spec.workload import params
+
+
+def build(
+    request: Request, plan: Plan, folder: RunFolder, record: dict[str, Any], data: Identity, warnings: list[str]
+) -> Result:
+    """The result of a run whose phases have all ended (results.schema.json).
+
+    Args:
+        record: what `RunFolder.open_record` returned.
+        warnings: what a reader must know, beside what is derived here from the conditions of the phases.
+    """
+    setting, spec = request.setting, request.setting.spec
+    outcomes = {planned.title: folder.outcome(planned).read() for planned in plan.processes}
+    disturbances = watch.warnings({title: outcome["conditions"] for title, outcome in outcomes.items()})
+    software = facts.software()
+    if software["git_clean"] is False:
+        warnings = [*warnings, "measured from a checkout with uncommitted changes"]
+    content = spec.to_dict()
+    return format.parse(
+        {
+            "schema_version": format.SCHEMA_VERSION,
+            "run_id": record["run_id"],
+            "created": record["created"],
+            "platform": request.platform.name,
+            "engine": setting.engine,
+            "device": setting.device,
+            "precision": setting.precision,
+            "parallel": _parallel(request, list(outcomes.values())),
+            "profile": {"name": setting.profile_name, "content": content["profiles"][setting.profile_name]},
+            "spec": {
+                "name": spec.name,
+                "fingerprint": spec.fingerprint,
+                "standard": spec.is_standard,
+                "content": content,
+            },
+            "data": {"source": data.source, "checksums": data.checksums},
+            "initial_params": {
+                "seed": spec.init.seed,
+                "fingerprint": params.fingerprint(params.initial(spec)),
+                "count": params.count(spec),
+            },
+            "software": software,
+            "environment": facts.scrub(record["environment"]),
+            "state_before": facts.scrub(record["state_before"]),
+            "state_after": facts.scrub(facts.state(setting.device, utc_now())),
+            "resumed": record["resumed"],
+            "warnings": facts.scrub([*warnings, *disturbances]),
+            "headline_memory": request.platform.headline_memory,
+            "phases": list(outcomes.values()),
+        }
+    )
+
+
+def _parallel(request: Request, outcomes: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What connected the ranks, as the first phase that they shared says; None for one process."""
+    if request.setting.ranks == 1:
+        return None
+    described = [outcome["backend"]["details"] for outcome in outcomes if outcome["backend"]]
+    shared: dict[str, Any] = next((details for details in described if "ranks" in details), {})
+    return {
+        "world_size": request.setting.ranks,
+        "scaling": request.scaling,
+        **{key: shared.get(f"ranks_{key}") for key in ("engine", "transport", "hosts")},
+    }

@@ -1,0 +1,126 @@
+"""Starting a phase: in a process of its own, in one a rank, in one a try, or in this very process as rank 0."""
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from shared_spec import ranks
+from shared_spec.errors import UserError
+from shared_spec.measure.blocks import Progress
+from shared_spec.measure.clock import monotonic
+from shared_spec.ranks import Group
+from shared_spec.run import max_batch, worker
+from shared_spec.run.child import UNLIMITED, Limits, run_child
+from shared_spec.run.folder import RunFolder
+from shared_spec.run.job import Failure, Job
+from shared_spec.run.launch import run_ranks
+from shared_spec.run.plan import Planned
+from shared_spec.run.request import Request
+
+
+class Starter:
+    """Runs phases; the outcome of each is on disk when it has ended, however it ended.
+
+    Args:
+        data: folder of the real files, or None for the synthetic stand-in.
+        group: the ranks that run phases together where an engine's launcher has started them all.
+        progress: is told how each phase goes.
+    """
+
+    def __init__(
+        self, request: Request, folder: RunFolder, data: Path | None, group: Group, progress: Progress
+    ) -> None:
+        self.request, self.folder, self.data, self.group, self.progress = request, folder, data, group, progress
+
+    def run(self, planned: Planned) -> None:
+        """Run a phase to its end.
+
+        Raises:
+            UserError: it cannot run at all here; or it failed in this process, and what has become of the other ranks
+                is not known.
+        """
+        job = self._job(planned, self.request.batch_size)
+        if planned.phase.search:
+            self._search(planned, job)
+        elif self.group.size > 1:
+            self._run_here(job)
+        else:
+            self._run_apart(job)
+
+    def _job(self, planned: Planned, batch_size: int, part: str = "") -> Job:
+        platform, setting = self.request.platform, self.request.setting
+        if planned.phase.ranks != "all":
+            setting = replace(setting, ranks=1)
+        worker_env = platform.worker_env(setting.device, setting.engine, setting.ranks)
+        if self.group.size > 1:  # the phase runs here, with what this process was started with
+            worker_env = {name: os.environ.get(name, "") for name in worker_env}
+        return Job(
+            phase=planned.phase.name,
+            repeat=planned.repeat,
+            seed=setting.spec.training.seeds[planned.repeat],
+            setting=setting,
+            batch_size=batch_size,
+            data=self.data,
+            worker_env=worker_env,
+            outcome=self.folder.outcome(planned, part),
+            checkpoint=self.folder.checkpoint(planned),
+        )
+
+    def _run_apart(self, job: Job, limits: Limits = UNLIMITED) -> None:
+        """Run a phase in a process of its own, or in one a rank."""
+        job.forget()
+        start = monotonic()
+        if job.setting.ranks > 1:
+            failure = run_ranks(self.request.platform, job, self.progress)
+        else:
+            failure = run_child(self.request.platform, job, self.progress, limits)
+        if failure is not None:
+            job.keep(failure.part(), monotonic() - start)
+
+    def _run_here(self, job: Job) -> None:
+        """Run a phase in this process, rank 0, and have the other ranks run it too."""
+        start = monotonic()
+
+        def keep(part: dict[str, Any]) -> None:
+            job.keep(part, monotonic() - start)
+
+        if job.setting.ranks > 1:
+            ranks.agreed(self.group, job.to_json())
+        try:
+            platform = self.request.platform
+            keep(worker.perform_watched(platform, job, self.progress, lambda failure: keep(failure.part())))
+        except UserError:
+            raise
+        except Exception as error:
+            failure = worker.failure_of(error)
+            keep(failure.part())
+            raise UserError(
+                f"{job.phase} failed: {failure.reason}. Finished phases are kept; the same command goes on."
+            ) from error
+
+    def _search(self, planned: Planned, job: Job) -> None:
+        """Search for the largest batch, a process a try; finished tries of an earlier start are kept."""
+        setting, start = job.setting, monotonic()
+        bound = max_batch.memory_bound(setting.device, self.request.memory_share)
+        limits = Limits(bound, setting.profile.max_batch_seconds)
+        outcomes: list[dict[str, Any]] = []
+
+        def attempt(batch_size: int) -> max_batch.Try:
+            self.progress(0.0, f"batch {batch_size}")
+            one = self._job(planned, batch_size, f".batch-{batch_size}")
+            if one.outcome.status is None:
+                self._run_apart(one, limits)
+            outcomes.append(one.outcome.read())
+            return max_batch.classify(batch_size, outcomes[-1])
+
+        smallest = setting.spec.training.batch_size
+        largest = min(self.request.largest_batch, setting.spec.data.train_images)
+        found = max_batch.search(attempt, smallest, largest, bound)
+        if found.batch_size is None:
+            last = outcomes[-1]
+            part = Failure(last["failure"], f"not even batch {smallest} trains: {last['reason']}").part()
+        else:
+            backend = next((outcome["backend"] for outcome in reversed(outcomes) if outcome["backend"]), None)
+            part = worker.ended_well(backend, asdict(found), None)
+        job.keep(part, monotonic() - start)
