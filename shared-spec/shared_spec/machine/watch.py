@@ -12,6 +12,7 @@ import psutil
 
 from shared_spec.machine import nvml
 from shared_spec.machine.energy.meter import Clock, Meter
+from shared_spec.machine.facts import Facts
 from shared_spec.machine.sampler import Sampler
 
 LOOK_SECONDS = 5.0
@@ -24,8 +25,6 @@ BUSY_PERCENT = 50
 """Clocks of the GPU count only while it is loaded at least so much; an idle one clocks down, rightly."""
 BUSY = ("user", "nice", "system", "irq", "softirq")
 THERMAL = Path("/sys/devices/system/cpu")
-
-Facts = dict[str, Any]
 
 
 class Watch:
