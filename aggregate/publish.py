@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aggregate.compare import conformance_of, differences, standard
-from aggregate.reading import Result, clean, load
+from aggregate.analysis.phases.conformance import conformance_of
+from aggregate.analysis.reading import clean, load
+from aggregate.analysis.result import Result
+from aggregate.analysis.standard import differences, is_standard
 from shared_spec.machine import facts
 
 PRIVATE = {
@@ -59,7 +61,7 @@ def _findings(result: Result) -> Iterator[Finding]:
 
 
 def _workload(result: Result) -> Finding:
-    if result.spec.fingerprint == standard().fingerprint:
+    if is_standard(result.spec.fingerprint):
         return Finding("ok", "the standard workload")
     changed = "; ".join(differences(result.spec)[:6]) or "its version differs"
     return Finding("no", f"not the standard workload ({changed}): run it without --spec from the newest commit")

@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
+from click.testing import Result as Invoked
 
-from aggregate import compare
-from aggregate.compare import Run
-from aggregate.reading import Result
+from aggregate.__main__ import main
+from aggregate.analysis import merging
+from aggregate.analysis.merging import Run
+from aggregate.analysis.result import Result
+from aggregate.analysis.summary import summary
+from aggregate.render import tables
+from aggregate.render.tables import Table
 from shared_spec.results import format
 from shared_spec.results.prices import load_prices
 from shared_spec.workload.spec import Spec, load_spec, parse_spec
@@ -382,7 +388,7 @@ def as_runs(*contents: dict[str, Any]) -> list[Run]:
     """Results as the comparison sees them; their files are called 0.json, 1.json ..."""
     specs = [parse_spec(content["spec"]["content"], "test") for content in contents]
     results = [Result(f"{i}.json", c, s) for i, (c, s) in enumerate(zip(contents, specs, strict=True))]
-    return compare.runs(results, PRICES)
+    return merging.runs(results, PRICES)
 
 
 def with_losses(content: dict[str, Any], losses: list[float | None], repeat: int = 0) -> dict[str, Any]:
@@ -391,3 +397,29 @@ def with_losses(content: dict[str, Any], losses: list[float | None], repeat: int
         if (outcome["phase"], outcome["repeat"]) == ("training", repeat):
             outcome["measurements"]["loss_trace"] = losses
     return content
+
+
+def outcome(result: dict[str, Any], phase: str) -> dict[str, Any]:
+    """The first outcome of a phase."""
+    found: dict[str, Any] = next(o for o in result["phases"] if o["phase"] == phase)
+    return found
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Paths of everything in a result, of long arrays the first two items."""
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in items:
+        found += leaves(item, (*path, key))
+    return found
+
+
+def table_of(*contents: dict[str, Any]) -> Table:
+    """The table of some results, with all their metrics."""
+    runs = as_runs(*contents)
+    return tables.build("title", "", runs, summary(runs))
+
+
+def call(*arguments: object) -> Invoked:
+    """What `python -m aggregate` says to these arguments."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
