@@ -1,6 +1,6 @@
 # deit-bench: `make` shows what there is.
+# Recipes say themselves where a failure ends them: the make of macOS (3.81) has no .SHELLFLAGS to say it for all.
 SHELL := /bin/bash
-.SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -13,6 +13,11 @@ PHASES ?=
 SPEC ?=
 NPROC ?=
 SCALING ?=
+STOP ?=
+MAX_BATCH ?=
+MEMORY_SHARE ?=
+POWER_WATTS ?=
+ARGS ?=
 RESULTS ?= results
 TORCH_INDEX ?=
 BROWSER ?= chromium
@@ -39,6 +44,13 @@ LOCKS_mlx := $(if $(filter cuda,$(EXTRA_mlx)),requirements-cuda.lock)
 LOCKS_cuda := $(if $(filter cuda,$(EXTRA_cuda)),requirements-cuda.lock)
 PIP_ipex := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+# What an environment must be able to import before it counts as made.
+IMPORTS_spec := shared_spec pytest mypy
+IMPORTS_aggregate := aggregate matplotlib scipy
+IMPORTS_mlx := bench_mlx mlx.core
+IMPORTS_cuda := bench_tf_cuda tensorflow
+IMPORTS_ipex := bench_torch_ipex torch
+
 # Environments that a platform's peers need; timm competes on an NVIDIA GPU.
 PEERS_mlx := mlx-image $(if $(NVIDIA),timm)
 PEERS_cuda := keras-hub $(if $(NVIDIA),timm)
@@ -48,10 +60,15 @@ PEERS_ipex := torch-2.8 torch-newest
 TESTABLE := spec aggregate mlx ipex $(if $(filter Linux-%,$(SYSTEM)),cuda)
 LEFT_OUT := $(filter-out $(TESTABLE),spec aggregate mlx ipex cuda)
 
-OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out $(RESULTS) \
-  $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device $(DEVICE)) $(if $(ENGINE),--engine $(ENGINE)) \
-  $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
-  $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING))
+# `make bench-cuda` is for the GPU: without a working driver it says so at once, and measures a CPU only with DEVICE=cpu.
+DEVICE_cuda := cuda
+
+OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out "$(RESULTS)" \
+  $(if $(DATA),--data "$(DATA)") $(if $(or $(DEVICE),$(DEVICE_$*)),--device $(or $(DEVICE),$(DEVICE_$*))) \
+  $(if $(ENGINE),--engine $(ENGINE)) $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
+  $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING)) $(if $(STOP),--stop $(STOP)) \
+  $(if $(MAX_BATCH),--max-batch $(MAX_BATCH)) $(if $(MEMORY_SHARE),--memory-share $(MEMORY_SHARE)) \
+  $(if $(POWER_WATTS),--power-watts $(POWER_WATTS)) $(ARGS)
 
 .PHONY: help bench report screenshot test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
   $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p)) test-across
@@ -61,6 +78,7 @@ help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo "  make setup-*      one environment: spec, aggregate, mlx, cuda, ipex (made on first use anyway)"
 	@echo "Variables: PROFILE=quick|full PRECISION=fp32|bf16 DATA=folder|archive|synthetic DEVICE= ENGINE= PHASES=a,b SPEC=file NPROC=2 SCALING=weak"
+	@echo "           STOP=target MAX_BATCH=256 MEMORY_SHARE=0.5 POWER_WATTS=38 ARGS='any other option of run'"
 	@echo "           RESULTS=folder PYTHON=python3.12 TORCH_INDEX=url (a CPU-only index for torch)"
 
 bench: ## measure this machine in a few minutes, then show the comparison
@@ -77,10 +95,10 @@ bench-mlx bench-cuda bench-ipex: bench-%:
 peers-mlx: setup-mlx ## this project's step against public implementations: peers-mlx, peers-cuda, peers-ipex
 peers-mlx peers-cuda peers-ipex: peers-%: setup-%
 	@$(foreach e,$(PEERS_$*),$(MAKE) --no-print-directory $(FOLDER_$*)/benchmarks/.venv-$(e)/.done && )true
-	@$(FOLDER_$*)/.venv/bin/python $(FOLDER_$*)/benchmarks/peers.py --out $(RESULTS)/peers/$*.json $(if $(DEVICE),--device $(DEVICE))
+	@$(FOLDER_$*)/.venv/bin/python $(FOLDER_$*)/benchmarks/peers.py --out "$(RESULTS)/peers/$*.json" $(if $(DEVICE),--device $(DEVICE))
 
 report: setup-aggregate ## compare all results: a table here, report/ with tables and plots
-	@aggregate/.venv/bin/python -m aggregate $(RESULTS)/*.json
+	@aggregate/.venv/bin/python -m aggregate "$(RESULTS)"
 
 screenshot: setup-aggregate ## docs/report.png, the picture in README.md, of the report on results/ (needs chromium)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
@@ -90,7 +108,7 @@ screenshot: setup-aggregate ## docs/report.png, the picture in README.md, of the
 	ls -l docs/report.png
 
 test: ## all tests that can run on this system
-	@for p in $(TESTABLE); do $(MAKE) --no-print-directory test-$$p; done
+	@for p in $(TESTABLE); do $(MAKE) --no-print-directory test-$$p || exit 1; done
 	@$(if $(LEFT_OUT),,$(MAKE) --no-print-directory test-across)
 	@$(if $(LEFT_OUT),echo "Left out (cannot be installed on $(SYSTEM)): $(LEFT_OUT)")
 
@@ -103,39 +121,25 @@ test-mlx test-cuda test-ipex: test-%: setup-%
 test-across: setup-spec setup-mlx setup-cuda setup-ipex
 	cd shared-spec && .venv/bin/python -m pytest tests/across_platforms.py
 
-lint: setup-spec setup-aggregate ## ruff, and mypy where types are strict
+lint: setup-spec setup-aggregate ## ruff, mypy, and who may import whom
 	shared-spec/.venv/bin/ruff check .
 	shared-spec/.venv/bin/ruff format --check .
 	cd shared-spec && .venv/bin/mypy
 	aggregate/.venv/bin/mypy --config-file aggregate/pyproject.toml aggregate
 
-setup-spec: shared-spec/.venv/.done
-setup-aggregate: aggregate/.venv/.done
-setup-mlx: bench-mlx/.venv/.done
-setup-cuda: bench-tf-cuda/.venv/.done
-setup-ipex: bench-torch-ipex/.venv/.done
-
-# $(1): platform word. Installs the pins, then the folder and shared-spec as editable packages.
-define environment
-$(FOLDER_$(1))/.venv/.done: $(FOLDER_$(1))/requirements.lock $(FOLDER_$(1))/pyproject.toml shared-spec/pyproject.toml
-	@echo "Setting up $(FOLDER_$(1))/.venv"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
-	@$(PYTHON) -m venv $(FOLDER_$(1))/.venv
-	@cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check $(PIP_$(1)) \
-	  -r requirements.lock $(foreach lock,$(LOCKS_$(1)),-r $(lock))
-	@$(if $(filter spec,$(1)),,cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check $(PIP_$(1)) \
-	  -e '.$(if $(EXTRA_$(1)),[$(EXTRA_$(1))])')
-	@cd $(FOLDER_$(1)) && .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e ../shared-spec \
-	  $(foreach lock,$(wildcard $(FOLDER_$(1))/requirements-nodeps.lock),-r $(notdir $(lock)))
-	@touch $$@
-endef
-$(foreach p,spec aggregate mlx cuda ipex,$(eval $(call environment,$(p))))
+# Each environment is made by setup_env.py, which looks every time whether it is still what is asked for.
+setup-spec setup-aggregate setup-mlx setup-cuda setup-ipex: setup-%:
+	@$(PYTHON) shared-spec/setup_env.py $(FOLDER_$*) --extra "$(EXTRA_$*)" --lock requirements.lock \
+	  $(foreach lock,$(LOCKS_$*),--lock $(lock)) \
+	  $(foreach lock,$(wildcard $(FOLDER_$*)/requirements-nodeps.lock),--no-deps-lock $(notdir $(lock))) \
+	  $(foreach word,$(PIP_$*),--pip=$(word)) $(foreach module,$(IMPORTS_$*),--imports $(module)) \
+	  $(if $(filter-out file,$(origin PYTHON)),--chosen)
 
 # $(1): platform word, $(2): environment. What a peer needs, and shared-spec and this folder to drive it.
 define peers_environment
 $(FOLDER_$(1))/benchmarks/.venv-$(2)/.done: $(FOLDER_$(1))/benchmarks/requirements-$(2).txt
 	@echo "Setting up $(FOLDER_$(1))/benchmarks/.venv-$(2)"
-	@$(PYTHON) -m venv $$(@D)
+	@$(PYTHON) -m venv --clear $$(@D)
 	@$$(@D)/bin/pip install --quiet --disable-pip-version-check $(PIP_$(1)) -r $$< \
 	  $(if $(filter $(2),timm),,$(foreach lock,$(LOCKS_$(1)),-r $(FOLDER_$(1))/$(lock)))
 	@for alone in $(FOLDER_$(1))/benchmarks/no-deps-$(2).txt; do \

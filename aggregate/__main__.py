@@ -3,7 +3,7 @@
 import io
 import sys
 
-DEPENDENCIES = ("click", "jinja2", "jsonschema", "matplotlib", "numpy", "pandas", "rich", "scipy", "shared_spec")
+DEPENDENCIES = ("click", "jinja2", "matplotlib", "numpy", "pandas", "pydantic", "rich", "scipy", "shared_spec")
 
 try:
     from pathlib import Path

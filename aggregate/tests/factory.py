@@ -19,6 +19,7 @@ from aggregate.render import tables
 from aggregate.render.tables import Table
 from shared_spec.results import format
 from shared_spec.results.prices import load_prices
+from shared_spec.results.upgrade import HEADLINE_MEMORY, kind_of_failure
 from shared_spec.workload.spec import Spec, load_spec, parse_spec
 
 SPEC = load_spec()
@@ -299,6 +300,7 @@ def make_result(
                     "repeat": repeat,
                     "seed": seed,
                     "status": "failed" if reason else "ok",
+                    "failure": kind_of_failure(reason) if reason else None,
                     "reason": reason,
                     "seconds": 1e6 if phase == "convergence" else 3600.0,
                     "startup": None
@@ -344,6 +346,7 @@ def make_result(
         "state_after": {"load_average_1min": 1.9},
         "resumed": 0,
         "warnings": list(warnings),
+        "headline_memory": HEADLINE_MEMORY[platform],
         "phases": outcomes,
     }
     if world_size > 1:

@@ -98,5 +98,6 @@ PLATFORM = Platform(
     world=world,
     group="bench_mlx.ranks:group",
     launch=launch,
+    headline_memory=("mlx_peak", "host_peak"),
     death=r"Node with rank (?P<rank>\d+) exited with code (?P<status>-?\d+)",
 )

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 
 import mlx.core as mx
@@ -36,11 +35,10 @@ def missing_device(request) -> str:
 def spec() -> Spec:
     """The standard spec with a model and data small enough for a test."""
     standard = load_spec()
-    return dataclasses.replace(
-        standard,
-        model=dataclasses.replace(standard.model, image_size=64, dim=32, depth=2, heads=2, mlp_dim=64),
-        data=dataclasses.replace(standard.data, train_images=64, test_images=32),
-        training=dataclasses.replace(standard.training, batch_size=4),
+    return standard.changed(
+        model=standard.model.changed(image_size=64, dim=32, depth=2, heads=2, mlp_dim=64),
+        data=standard.data.changed(train_images=64, test_images=32),
+        training=standard.training.changed(batch_size=4),
     )
 
 

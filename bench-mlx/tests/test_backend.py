@@ -104,7 +104,7 @@ def test_compiles_once_per_batch_size(make, weights, host_batch, monkeypatch):
 @pytest.mark.parametrize("clip_norm", [1.0, 1e6])
 def test_step_is_the_specified_update(make, spec, host_batch, clip_norm):
     # An eps large enough to see on which side of the bias correction it stands.
-    spec = dataclasses.replace(spec, optimizer=dataclasses.replace(spec.optimizer, clip_norm=clip_norm, eps=1e-3))
+    spec = spec.changed(optimizer=spec.optimizer.changed(clip_norm=clip_norm, eps=1e-3))
     backend = make(spec=spec)
     batch = backend.to_device(host_batch.images, host_batch.targets)
     dim = spec.model.dim

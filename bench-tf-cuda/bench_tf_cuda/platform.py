@@ -81,5 +81,6 @@ PLATFORM = Platform(
     world=world,
     group="bench_tf_cuda.backend:group",
     launch=launch,
+    headline_memory=("tf_peak", "host_peak"),
     compile_seconds={"cuda": 75.0, "cpu": 12.0},
 )

@@ -1,6 +1,5 @@
 """A small workload, one batch of it, and a backend for each precision."""
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -16,11 +15,10 @@ from shared_spec.workload.spec import Spec, load_spec
 @pytest.fixture(scope="session")
 def spec() -> Spec:
     standard = load_spec()
-    return dataclasses.replace(
-        standard,
-        model=dataclasses.replace(standard.model, image_size=64, dim=32, depth=2, heads=2, mlp_dim=64),
-        data=dataclasses.replace(standard.data, train_images=64, test_images=32),
-        training=dataclasses.replace(standard.training, batch_size=4),
+    return standard.changed(
+        model=standard.model.changed(image_size=64, dim=32, depth=2, heads=2, mlp_dim=64),
+        data=standard.data.changed(train_images=64, test_images=32),
+        training=standard.training.changed(batch_size=4),
     )
 
 

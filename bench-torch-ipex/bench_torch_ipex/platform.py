@@ -58,5 +58,6 @@ PLATFORM = Platform(
     world=world,
     group="bench_torch_ipex.ranks:group",
     launch=launch,
+    headline_memory=("host_peak",),
     death=r"rank +: (?P<rank>\d+) \(local_rank: \d+\)\n +exitcode +: (?P<status>-?\d+)",
 )

@@ -6,7 +6,6 @@ Run: python benchmarks/batches.py
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -48,7 +47,7 @@ def main() -> None:
     cells = [(standard.data.train_images, size) for size in BATCH_SIZES]
     cells += [(count, standard.training.batch_size) for count in COUNTS if count != standard.data.train_images]
     for count, size in cells:
-        spec = replace(standard, data=replace(standard.data, train_images=count))
+        spec = standard.changed(data=standard.data.changed(train_images=count))
         images = np.resize(dataset.train_images, (count, *dataset.train_images.shape[1:]))
         in_line, prefetched = rates(spec, images, np.resize(dataset.train_labels, count), size)
         print(f"{count:8,} {size:6} {in_line:23,.0f} {prefetched:23,.0f}")

@@ -1,18 +1,11 @@
-"""Strict JSON in, atomic JSON out, and schema problems told as sentences."""
+"""Strict JSON in, atomic JSON out."""
 
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jsonschema
-import jsonschema_rs
-from jsonschema.protocols import Validator
 
 from shared_spec.errors import UserError
 
@@ -87,36 +80,3 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write(path: Path, value: Any) -> None:
     """Write `value` as JSON, atomically; NaN and Infinity are refused with ValueError."""
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
-
-
-def _schema(name: str) -> Any:
-    return loads(resources.files("shared_spec").joinpath(name).read_text(encoding="utf-8"))
-
-
-@cache
-def validator(schema_name: str) -> Validator:
-    """Validator (JSON Schema 2020-12) for one of this package's own schemas, e.g. "spec.schema.json"."""
-    return jsonschema.Draft202012Validator(_schema(schema_name))
-
-
-@cache
-def _quick_validator(schema_name: str) -> Any:
-    return jsonschema_rs.Draft202012Validator(_schema(schema_name))
-
-
-def fits(value: Any, schema_name: str) -> bool:
-    """Whether `schema_name` allows `value`; the quick way, as a result holds hundreds of thousands of numbers."""
-    try:
-        return bool(_quick_validator(schema_name).is_valid(value))
-    except ValueError:  # nested too deeply for it; `problems` says so in words
-        return False
-
-
-def problems(value: Any, schema_name: str) -> Iterator[tuple[str, str]]:
-    """Everything in `value` that `schema_name` forbids, as (JSON pointer, what is wrong)."""
-    if fits(value, schema_name):
-        return
-    for error in sorted(validator(schema_name).iter_errors(value), key=lambda e: list(map(str, e.absolute_path))):
-        pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.absolute_path)
-        message = error.message if len(error.message) <= 200 else error.message[:200] + " ..."
-        yield pointer or "/", message

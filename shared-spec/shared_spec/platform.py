@@ -41,6 +41,8 @@ class Platform:
         launch: (ranks, device, words behind "python") -> what to start for that many ranks on this host.
         death: pattern that finds in the launcher's output which rank died first: groups "rank" and "status", the
             latter negative for a signal. Not needed where each rank is started directly, in order of rank.
+        headline_memory: names of memory figures (results: Memory); the first that was measured is the peak that is
+            compared, as device memory is on one machine what the host's is on another.
         compile_seconds: what a training step takes to compile, by device, roughly: for estimates alone.
     """
 
@@ -56,4 +58,5 @@ class Platform:
     group: str = "shared_spec.ranks:alone"
     launch: Callable[[int, str, list[str]], list[Start]] = no_launcher
     death: str | None = None
+    headline_memory: tuple[str, ...] = ("host_peak",)
     compile_seconds: Mapping[str, float] = field(default_factory=dict)

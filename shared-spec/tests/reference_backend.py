@@ -86,7 +86,7 @@ def _uncorrected_adamw(o: Any, state: reference.State, gradients: Params, lr: fl
 def _epsilon_hat_adamw(o: Any, state: reference.State, gradients: Params, lr: float) -> reference.State:
     """As Keras does it: eps added to the root before that is corrected."""
     eps = o.eps / math.sqrt(1 - o.beta2 ** (state.step + 1))
-    return _adamw(replace(o, eps=eps), state, gradients, lr)
+    return _adamw(o.changed(eps=eps), state, gradients, lr)
 
 
 def _coupled_adamw(o: Any, state: reference.State, gradients: Params, lr: float) -> reference.State:
@@ -95,19 +95,19 @@ def _coupled_adamw(o: Any, state: reference.State, gradients: Params, lr: float)
         name: g + o.weight_decay * state.params[name] if canonical.has_decay(name, g.shape) else g
         for name, g in gradients.items()
     }
-    return _adamw(replace(o, weight_decay=0.0), state, coupled, lr)
+    return _adamw(o.changed(weight_decay=0.0), state, coupled, lr)
 
 
 def _in_model(**changes: Any) -> Callable[[Spec], Spec]:
-    return lambda spec: replace(spec, model=replace(spec.model, **changes))
+    return lambda spec: spec.changed(model=spec.model.changed(**changes))
 
 
 def _in_data(**changes: Any) -> Callable[[Spec], Spec]:
-    return lambda spec: replace(spec, data=replace(spec.data, **changes))
+    return lambda spec: spec.changed(data=spec.data.changed(**changes))
 
 
 def _in_optimizer(**changes: Any) -> Callable[[Spec], Spec]:
-    return lambda spec: replace(spec, optimizer=replace(spec.optimizer, **changes))
+    return lambda spec: spec.changed(optimizer=spec.optimizer.changed(**changes))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,11 +174,11 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 
 @pytest.fixture
 def measured_spec(tiny_spec: Spec) -> Spec:
-    rules = replace(tiny_spec.measuring, block_steps=2, block_seconds=0.5)
-    profile = replace(
-        tiny_spec.profiles.quick, window_min_steps=8, window_seconds=2.0, step_samples=3, warmup_max_seconds=20.0
+    rules = tiny_spec.measuring.changed(block_steps=2, block_seconds=0.5)
+    profile = tiny_spec.profiles.quick.changed(
+        window_min_steps=8, window_seconds=2.0, step_samples=3, warmup_max_seconds=20.0
     )
-    return replace(tiny_spec, measuring=rules, profiles=replace(tiny_spec.profiles, quick=profile))
+    return tiny_spec.changed(measuring=rules, profiles=tiny_spec.profiles.changed(quick=profile))
 
 
 def measure(spec: Spec, group: Group, part: bool = False) -> tuple[dict[str, Any], int]:
@@ -243,7 +242,7 @@ def converge(spec: Spec, size: int, checkpoint: Path, kill_at: int | None = None
 
 @pytest.fixture
 def short_spec(tiny_spec: Spec) -> Spec:
-    return replace(tiny_spec, training=replace(tiny_spec.training, epochs=3))  # 16 steps an epoch
+    return tiny_spec.changed(training=tiny_spec.training.changed(epochs=3))  # 16 steps an epoch
 
 
 def test_a_training_ends_the_same_with_any_number_of_ranks(short_spec: Spec, tmp_path: Path) -> None:
@@ -277,7 +276,7 @@ def test_a_training_whose_ranks_part_fails_at_the_end_of_the_epoch(short_spec: S
 
 @pytest.mark.parametrize("size", [2, 3, 5, 16])
 def test_shared_evaluation_gives_the_very_same_figures(tiny_spec: Spec, size: int) -> None:
-    spec = replace(tiny_spec, data=replace(tiny_spec.data, test_images=27))
+    spec = tiny_spec.changed(data=tiny_spec.data.changed(test_images=27))
     data = cifar100.synthetic(spec)
 
     def work(group: Group) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """What conformance asks: inputs made of raw bits, and the questions put alike to the reference and to a backend."""
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator
@@ -91,11 +90,10 @@ CASES: dict[str, Callable[[Spec], Params]] = {
 
 def _learning_rates(spec: Spec) -> list[float]:
     """The schedule over STEPS steps of BATCH images: a quarter of them warm-up, and the peak of the reference batch."""
-    short = dataclasses.replace(
-        spec,
-        training=dataclasses.replace(spec.training, epochs=1),
-        data=dataclasses.replace(spec.data, train_images=STEPS * BATCH),
-        schedule=dataclasses.replace(spec.schedule, reference_batch=BATCH, warmup_fraction=0.25),
+    short = spec.changed(
+        training=spec.training.changed(epochs=1),
+        data=spec.data.changed(train_images=STEPS * BATCH),
+        schedule=spec.schedule.changed(reference_batch=BATCH, warmup_fraction=0.25),
     )
     return [short.learning_rate(step, BATCH) for step in range(STEPS)]
 

@@ -1,84 +1,317 @@
-"""Building, checking and writing the result of a run."""
+"""The result format: a run, its outcomes and what they were measured on, as types; checking, building and writing them.
+
+results.schema.json is made from these types (`python -m shared_spec.dev.schemas`). History of the version: 1.0 the
+first; 1.1 adds fields that are null where 1.0 had not measured them; 1.2 adds the kind of a failure and the names of
+the memory figures that stand for the peak. Older results are read through upgrade.py.
+"""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from shared_spec import files
+from pydantic import Discriminator, Field, Tag, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
-SCHEMA_VERSION = "1.1"
-OLDER_VERSIONS = ("1.0",)
-"""Versions that `upgrade` reads. History: 1.0 the first; 1.1 adds fields that are null where 1.0 had not measured them."""
-SCHEMA = "results/results.schema.json"
+from shared_spec import files, schema
+from shared_spec.results.measurements import (
+    Ceiling,
+    Conformance,
+    Convergence,
+    Count,
+    Inference,
+    Latency,
+    MaxBatch,
+    Measurements,
+    Memory,
+    Name,
+    Seconds,
+    Sha256,
+    Text,
+    Training,
+    Whole,
+)
+from shared_spec.schema import ARRAY, TAG, Finite, Model, Problem
+from shared_spec.workload.spec import PHASES, PhaseName, Precision, Profile, ProfileName, Seed, Spec
+
+SCHEMA_VERSION = "1.2"
+
+FailureKind = Literal["out_of_memory", "too_slow", "killed", "ranks", "fault"]
+"""Memory ran out; a limit of time was passed; the process was killed; ranks died, hung or came apart; anything else."""
 
 
-def upgrade(result: dict[str, Any]) -> dict[str, Any]:
-    """A result of any version in OLDER_VERSIONS in the words of this one; a result of this version as it is.
+def _in_one_message(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Say once what a fact may be, instead of once for each of the types that it is not."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "fact", "is neither a number, true, false, null, a text of up to 4,000 characters, nor up to 64 of those"
+        ) from None
 
-    What an older version did not record becomes null or is left out, never a guess. Whether the outcome is valid is
-    for `problems` to say: an older file that was not stays so.
+
+Scalar = bool | Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | Finite | Text
+Fact = Annotated[
+    Scalar | Annotated[tuple[Scalar, ...], ARRAY, Field(max_length=64)] | None, WrapValidator(_in_one_message)
+]
+Facts = TypeAliasType("Facts", Annotated[dict[str, Fact], Field(max_length=200)])
+"""Facts by name."""
+
+
+class Device(Model):
+    kind: Name
+    name: Name
+    count: Count
+
+
+class EffectivePrecision(Model):
+    """What was asked for, and what the framework says it really computes in."""
+
+    requested: Precision
+    effective: Text
+
+
+class Backend(Model):
+    """What really ran, as the framework tells it."""
+
+    framework: Name
+    framework_version: Name
+    engine: Name
+    device: Device
+    compile_mode: Text
+    precision: EffectivePrecision
+    details: Facts
+
+
+class Startup(Model):
+    """From the start of a phase's process to its first step."""
+
+    process_seconds: Seconds | None = Field(description="Interpreter and harness")
+    backend_seconds: Seconds = Field(description="Framework imported, model built")
+    preparation_seconds: Seconds | None = Field(
+        description="Data read, weights loaded; null where there is none or the phase's own clock has it in"
+    )
+
+
+class Outcome(Model):
+    """What became of a phase, or of one repeat of it: the fields that all outcomes have."""
+
+    phase: PhaseName
+    repeat: int = Field(ge=0, le=100_000)
+    seed: Seed
+    seconds: Seconds = Field(description="Whole life of the phase process")
+    startup: Startup | None = Field(description="null where the phase failed or is many processes, and before 1.1")
+    conditions: Facts | None = Field(
+        description="The machine while the phase ran: cpu_foreign_share and cpu_stolen_share (of all cores' time, taken "
+        "by processes of others and by the host of a virtual machine), cpu_throttle_events, swap_grown_bytes; on an "
+        "NVIDIA GPU, from a look every five seconds, gpu_looks, gpu_temperature_celsius_max, gpu_power_watts_max, "
+        "gpu_sm_clock_mhz_min and _max and gpu_throttle_reasons while it was loaded, gpu_foreign_processes. null where "
+        "nobody watched, and before 1.1"
+    )
+    worker_env: dict[str, Text] = Field(
+        max_length=100, description="Variables the phase process was started with on the platform's behalf"
+    )
+
+
+class Failed(Outcome):
+    """A phase that failed."""
+
+    status: Literal["failed"]
+    failure: FailureKind = Field(description="Of which kind the failure is")
+    reason: str = Field(min_length=1, max_length=4000, description="Why it failed, in words")
+    backend: Backend | None
+    measurements: None
+
+
+class Done(Outcome):
+    """A phase that came to its end."""
+
+    status: Literal["ok"]
+    failure: None
+    reason: None
+    backend: Backend
+
+
+class ConformanceDone(Done):
+    phase: Literal["conformance"]
+    measurements: Conformance
+
+
+class CeilingDone(Done):
+    phase: Literal["ceiling"]
+    measurements: Ceiling
+
+
+class TrainingDone(Done):
+    phase: Literal["training"]
+    measurements: Training
+
+
+class LatencyDone(Done):
+    phase: Literal["latency"]
+    measurements: Latency
+
+
+class InferenceDone(Done):
+    phase: Literal["inference"]
+    measurements: Inference
+
+
+class MaxBatchDone(Done):
+    phase: Literal["max_batch"]
+    measurements: MaxBatch
+
+
+class ConvergenceDone(Done):
+    phase: Literal["convergence"]
+    measurements: Convergence
+
+
+FAILED = f"{TAG}failed"
+
+
+def _which(outcome: Any) -> str:
+    """Tag of the type that an outcome is to be checked against; of no known phase, any will object."""
+    if isinstance(outcome, Outcome):
+        return FAILED if isinstance(outcome, Failed) else f"{TAG}{outcome.phase}"
+    phase = outcome.get("phase") if isinstance(outcome, dict) else None
+    if isinstance(phase, str) and phase in PHASES and outcome.get("status") != "failed":
+        return f"{TAG}{phase}"
+    return FAILED
+
+
+AnyOutcome = Annotated[
+    Annotated[Failed, Tag(FAILED)]
+    | Annotated[ConformanceDone, Tag(f"{TAG}conformance")]
+    | Annotated[CeilingDone, Tag(f"{TAG}ceiling")]
+    | Annotated[TrainingDone, Tag(f"{TAG}training")]
+    | Annotated[LatencyDone, Tag(f"{TAG}latency")]
+    | Annotated[InferenceDone, Tag(f"{TAG}inference")]
+    | Annotated[MaxBatchDone, Tag(f"{TAG}max_batch")]
+    | Annotated[ConvergenceDone, Tag(f"{TAG}convergence")],
+    Discriminator(_which),
+]
+
+
+class Parallel(Model):
+    """Data-parallel training: conformance, training and convergence were run by several ranks, one a device.
+
+    They share the global batch: in strong scaling the spec's, in weak scaling world_size times that. What connected
+    them is null where no shared phase ended well.
     """
-    if result.get("schema_version") == "1.0":
-        result = {"parallel": None, **result, "schema_version": "1.1", "phases": _upgraded_phases(result.get("phases"))}
-    return result
+
+    world_size: int = Field(ge=2, le=100_000)
+    scaling: Literal["strong", "weak"]
+    engine: Name | None
+    transport: Name | None
+    hosts: Count | None
 
 
-NEW_IN_PHASES = ("startup", "conditions")
-NEW_IN_MEASUREMENTS = {
-    "training": ("parallel", "window_host_seconds", "feeding_blocks"),
-    "convergence": ("parallel",),
-}
-"""Fields of 1.1 that 1.0 had not measured."""
+class UsedProfile(Model):
+    name: ProfileName
+    content: Profile
 
 
-def _upgraded_phases(phases: Any) -> Any:
-    """The outcomes with the fields of 1.1; whatever is no outcome stays as it is, for the schema to object to."""
-    if not isinstance(phases, list):
-        return phases
-    return [_upgraded_phase(outcome) if isinstance(outcome, dict) else outcome for outcome in phases]
+class UsedSpec(Model):
+    name: Name
+    fingerprint: Sha256
+    standard: bool = Field(description="Whether this is the workload of the package's own spec.json")
+    content: Spec = Field(description="The whole spec")
 
 
-def _upgraded_phase(outcome: dict[str, Any]) -> dict[str, Any]:
-    phase, measured = outcome.get("phase"), outcome.get("measurements")
-    if isinstance(measured, dict):
-        new = NEW_IN_MEASUREMENTS.get(phase, ()) if isinstance(phase, str) else ()
-        measured = {**dict.fromkeys(new), **_renamed_memory(measured)}
-    return {**dict.fromkeys(NEW_IN_PHASES), **outcome, "measurements": measured}
+class UsedData(Model):
+    source: Literal["cifar-100", "synthetic"]
+    checksums: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32,64}$(?!\n)")]] = Field(max_length=16)
 
 
-def _renamed_memory(value: Any) -> Any:
-    """`value` with the memory figures within it called what they are.
+class InitialParams(Model):
+    seed: Whole
+    fingerprint: Sha256
+    count: Count
 
-    What 1.0 called host_before_model was taken before the framework was imported.
+
+class Software(Model):
+    shared_spec: Name
+    git_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$(?!\n)")] | None
+    git_clean: bool | None
+    python: Name
+    packages: dict[str, Name] = Field(max_length=1000)
+
+
+M = TypeVar("M", bound=Measurements)
+
+
+class Result(Model):
+    """One run of one platform.
+
+    All times are in seconds, all sizes in bytes, energies in joules, unless the name says otherwise.
     """
-    if isinstance(value, dict):
-        value = {name: _renamed_memory(item) for name, item in value.items()}
-        if "host_before_model" in value:
-            value["host_before_framework"] = value.pop("host_before_model")
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        value = [_renamed_memory(item) for item in value]
-    return value
+
+    schema_version: Literal["1.2"]
+    run_id: str = Field(pattern=r"^[a-z0-9]{12,64}$(?!\n)")
+    created: str = Field(
+        pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z$(?!\n)",
+        description="UTC time of the start",
+    )
+    platform: Literal["mlx", "tf-cuda", "torch-ipex"]
+    engine: Name
+    device: Name
+    precision: Precision
+    parallel: Parallel | None = Field(description="null for one process")
+    profile: UsedProfile
+    spec: UsedSpec
+    data: UsedData
+    initial_params: InitialParams
+    software: Software
+    environment: Facts = Field(description="Facts of the machine that a run does not change")
+    state_before: Facts = Field(description="Load, temperatures, clocks, throttling before the first phase")
+    state_after: Facts = Field(description="The same after the last phase")
+    resumed: Whole = Field(description="How often the run was taken up again after it had died")
+    warnings: Annotated[tuple[Text, ...], ARRAY, Field(max_length=1000)]
+    headline_memory: Annotated[tuple[Name, ...], ARRAY, Field(min_length=1, max_length=50)] = Field(
+        description="Names of memory figures; the first of them that was measured is the peak that stands for a phase"
+    )
+    phases: Annotated[tuple[AnyOutcome, ...], ARRAY, Field(max_length=10_000)]
+
+    def measured(self, kind: type[M]) -> list[M]:
+        """What the successful outcomes of one phase measured, one per repeat."""
+        return [outcome.measurements for outcome in self.phases if isinstance(outcome.measurements, kind)]
+
+    def peak_memory(self, memory: Memory) -> tuple[str, int] | None:
+        """Name and bytes of the peak that stands for a phase; None where none of headline_memory was measured."""
+        return next(((name, peak) for name in self.headline_memory if (peak := memory.get(name)) is not None), None)
+
+    @property
+    def backend(self) -> Backend | None:
+        """What the framework said of itself; None where no phase came so far."""
+        return next((outcome.backend for outcome in self.phases if outcome.backend), None)
+
+    @property
+    def file_name(self) -> str:
+        """What ran, then when."""
+        stamp = self.created.replace("-", "").replace(":", "")
+        return "-".join((self.platform, self.engine, self.device, self.precision, self.profile.name, stamp)) + ".json"
 
 
-def problems(result: Any) -> list[tuple[str, str]]:
-    """All that is wrong with `result`, as (JSON pointer, what); empty for a valid one."""
-    return list(files.problems(result, SCHEMA))
-
-
-def file_name(result: dict[str, Any]) -> str:
-    """File name of a result: what ran, then when."""
-    stamp = result["created"].replace("-", "").replace(":", "")
-    words = (result["platform"], result["engine"], result["device"], result["precision"], result["profile"]["name"])
-    return "-".join((*words, stamp)) + ".json"
-
-
-def write(result: dict[str, Any], folder: Path) -> Path:
-    """Validate `result`, write it into `folder` atomically, and return its path.
+def parse(content: Any) -> Result:
+    """A result of this version, of parsed JSON.
 
     Raises:
-        ValueError: `result` does not fit the schema: a fault of this program, not of its user.
+        schema.Invalid: it is none; the exception has all problems.
     """
-    if found := problems(result):
-        raise ValueError(f"the result breaks its own schema: {found[:3]}")
-    path = folder / file_name(result)
-    files.write(path, result)
+    return schema.parse(Result, content)
+
+
+def problems(content: Any) -> list[Problem]:
+    """All that is wrong with a result in parsed JSON, as (JSON pointer, what); empty for a valid one."""
+    try:
+        parse(content)
+    except schema.Invalid as invalid:
+        return invalid.problems
+    return []
+
+
+def write(result: Result, folder: Path) -> Path:
+    """Write `result` into `folder` atomically, and return its path."""
+    path = folder / result.file_name
+    files.write(path, result.to_dict())
     return path

@@ -1,55 +1,75 @@
 """Prices of machines and of electricity: dated, with source, replaceable; what is not in the file has no price."""
 
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
-from shared_spec import files
+from pydantic import Field
+
+from shared_spec import files, schema
 from shared_spec.errors import UserError
+from shared_spec.schema import ARRAY, Model
 
 JOULES_PER_KWH = 3.6e6
 
-
-@dataclass(frozen=True)
-class Rental:
-    """A machine by the hour.
-
-    Attributes:
-        devices: whole names of the device that is rented.
-        cores: physical cores of the machine where that device is its CPU; None for a GPU.
-    """
-
-    name: str
-    per_hour: float
-    devices: tuple[str, ...]
-    cores: int | None
+Text = Annotated[str, Field(min_length=1, max_length=400)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$(?!\n)", description="ISO 4217")]
+Price = Annotated[float, Field(gt=0, le=1e6)]
 
 
-@dataclass(frozen=True)
-class Tariff:
+class Rental(Model):
+    """A machine by the hour."""
+
+    name: Text
+    per_hour: Price
+    devices: Annotated[tuple[Text, ...], ARRAY] = Field(
+        min_length=1,
+        max_length=20,
+        description="Names of the device that is rented, as the tables show them: the whole name, capitals or not",
+    )
+    cores: int | None = Field(
+        ge=1,
+        le=1_000_000,
+        description="Physical cores of the rented machine (half its vCPUs), where the device is its CPU; null for a GPU",
+    )
+
+
+class Rentals(Model):
+    """What is rented, in one currency."""
+
+    currency: Currency
+    source: Text
+    items: Annotated[tuple[Rental, ...], ARRAY] = Field(max_length=1000)
+
+
+class Tariff(Model):
     """Electricity by the kilowatt-hour."""
 
-    name: str
-    per_kwh: float
-    currency: str
-    source: str
+    name: Text
+    per_kwh: Price
+    currency: Currency
+    source: Text
 
 
-@dataclass(frozen=True)
-class Prices:
-    """A price file.
+class Prices(Model):
+    """What computing costs: rental of machines by the hour, and electricity. Every price has a source."""
 
-    Attributes:
-        as_of: day of the rental prices.
-        currency, source: of the rentals.
-        tariffs: the first is the one that is used.
-    """
+    as_of: str = Field(pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]$(?!\n)", description="Day of the rental prices")
+    note: Text = ""
+    rentals: Rentals
+    tariffs: Annotated[tuple[Tariff, ...], ARRAY] = Field(
+        max_length=100, description="Electricity; the first is the one that is used"
+    )
 
-    as_of: str
-    currency: str
-    source: str
-    rentals: tuple[Rental, ...]
-    tariffs: tuple[Tariff, ...]
+    @property
+    def currency(self) -> str:
+        """Of the rentals."""
+        return self.rentals.currency
+
+    @property
+    def source(self) -> str:
+        """Of the rentals."""
+        return self.rentals.source
 
     @property
     def tariff(self) -> Tariff | None:
@@ -65,7 +85,7 @@ class Prices:
             device: name without trademarks and clock rates, as the tables show it.
             cores: physical cores where the device is a CPU, else None.
         """
-        for rental in self.rentals:
+        for rental in self.rentals.items:
             if cores == rental.cores and device.casefold() in (name.casefold() for name in rental.devices):
                 return rental
         return None
@@ -83,15 +103,9 @@ def load_prices(path: Path | None = None) -> Prices:
         )
     else:
         content = files.read(path)
-    for pointer, message in files.problems(content, "results/prices.schema.json"):
+    try:
+        return schema.parse(Prices, content)
+    except schema.Invalid as invalid:
         raise UserError(
-            f"{path or 'prices.json'}: {pointer}: {message}; see prices.json of shared_spec for an example."
-        )
-    rentals = content["rentals"]
-    return Prices(
-        content["as_of"],
-        rentals["currency"],
-        rentals["source"],
-        tuple(Rental(r["name"], r["per_hour"], tuple(r["devices"]), r["cores"]) for r in rentals["items"]),
-        tuple(Tariff(**tariff) for tariff in content["tariffs"]),
-    )
+            f"{invalid.of(str(path or 'prices.json'))}; see prices.json of shared_spec for an example."
+        ) from None

@@ -16,6 +16,7 @@ import psutil
 
 from shared_spec.measure.blocks import Progress
 from shared_spec.platform import Platform
+from shared_spec.results.format import FailureKind
 from shared_spec.run.job import Job
 
 
@@ -41,6 +42,15 @@ class Ended:
     over_memory: bool
     over_time: bool
     out_of_memory_kill: bool
+
+    @property
+    def kind(self) -> FailureKind:
+        """Of which kind the failure is where it ended without an outcome."""
+        if self.over_memory or self.out_of_memory_kill:
+            return "out_of_memory"
+        if self.over_time:
+            return "too_slow"
+        return "killed" if self.status < 0 else "fault"
 
     def describe(self, log: Path) -> str:
         """Why it ended without an outcome, in words."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
 from shared_spec.machine import facts
+from shared_spec.results.format import FailureKind
 
 PARALLEL = ("conformance", "training", "convergence")
 """Phases that several ranks run together; the others measure one device."""
@@ -70,10 +71,10 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
-def failure(reason: str) -> dict[str, Any]:
+def failure(kind: FailureKind, reason: str) -> dict[str, Any]:
     """The part of an outcome that says that, and why, a phase failed."""
     nothing = {"startup": None, "backend": None, "measurements": None}
-    return {"status": "failed", "reason": facts.scrub(reason)[:4000], **nothing}
+    return {"status": "failed", "failure": kind, "reason": facts.scrub(reason)[:4000], **nothing}
 
 
 def outcome_of(job: Job, seconds: float, part: dict[str, Any]) -> dict[str, Any]:

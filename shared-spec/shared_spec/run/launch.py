@@ -21,17 +21,19 @@ from shared_spec import files, ranks
 from shared_spec.errors import UserError
 from shared_spec.measure.blocks import Progress
 from shared_spec.platform import Platform
+from shared_spec.results.format import FailureKind
 from shared_spec.run.job import PARENT_ENV, Job, rank_report
 
+Failure = tuple[FailureKind, str]
 GRACE = 3.0
 """Seconds that the other ranks, and the launcher, have to notice that one has ended."""
 
 
-def run_ranks(platform: Platform, job: Job, job_path: Path, log: Path, progress: Progress) -> str | None:
+def run_ranks(platform: Platform, job: Job, job_path: Path, log: Path, progress: Progress) -> Failure | None:
     """Run one phase in `job.ranks` processes on this host; all have ended when this returns.
 
     Returns:
-        None where rank 0 has written the outcome, otherwise why it has not.
+        None where rank 0 has written the outcome, otherwise why it has not: the kind of the failure, and a sentence.
 
     Raises:
         UserError: a rank cannot run at all here.
@@ -157,7 +159,7 @@ def _ended(rank: int, status: int) -> str:
     return f"rank {rank} ended with status {status}"
 
 
-def _why(platform: Platform, job: Job, log: Path, watch: _Watch) -> str:
+def _why(platform: Platform, job: Job, log: Path, watch: _Watch) -> Failure:
     """The first cause of a failure: a rank that was killed, else what the first rank to fail has said."""
     text = log.read_text(encoding="utf-8", errors="replace")
     said = _reports(job)
@@ -169,11 +171,11 @@ def _why(platform: Platform, job: Job, log: Path, watch: _Watch) -> str:
         deaths = [(int(found["rank"]), int(found["status"])) for found in re.finditer(platform.death, text)]
     for rank, status in deaths:
         if rank not in said and status not in (0, -signal.SIGTERM):  # launchers send that to the others
-            return _ended(rank, status)
+            return "ranks", _ended(rank, status)
     if said:
         rank, report = next(iter(said.items()))
-        return f"rank {rank}: {report['reason']}"
+        return report["failure"], f"rank {rank}: {report['reason']}"
     if watch.stalled:
-        return f"nothing moved for {job.timeout:.0f} s: a rank has died or hangs"
+        return "ranks", f"nothing moved for {job.timeout:.0f} s: a rank has died or hangs"
     words = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"the ranks ended without an outcome; last words: {words[-1] if words else 'none'}"
+    return "ranks", f"the ranks ended without an outcome; last words: {words[-1] if words else 'none'}"

@@ -33,9 +33,10 @@ from shared_spec.measure.convergence import load_checkpoint
 from shared_spec.platform import Platform
 from shared_spec.ranks import ALONE, Group
 from shared_spec.results import format, verdicts
+from shared_spec.results.format import FailureKind
 from shared_spec.results.stability import interval_width
 from shared_spec.run import launch, max_batch, worker
-from shared_spec.run.child import Ended, Limits, run_job
+from shared_spec.run.child import Limits, run_job
 from shared_spec.run.folder import RunFolder
 from shared_spec.run.job import EXIT_USER_ERROR, PARALLEL, Job, failure, outcome_of
 from shared_spec.run.plan import Planned, Request, estimate, guessed_rate, plan
@@ -60,17 +61,13 @@ def memory_bound(device: str, share: float) -> float | None:
     return float(min(limits))
 
 
-def classify(batch_size: int, outcome: dict[str, Any], ended: Ended | None) -> max_batch.Try:
+VERDICTS = {None: max_batch.FITS, "out_of_memory": max_batch.OUT_OF_MEMORY, "too_slow": max_batch.TOO_SLOW}
+"""What the failure of a try, or that there was none, says of its batch size."""
+
+
+def classify(batch_size: int, outcome: dict[str, Any]) -> max_batch.Try:
     """What a try of one batch size says: it fits, memory ran out, it was too slow, or something else is wrong."""
-    told = (outcome["reason"] or "").startswith(max_batch.OUT_OF_MEMORY)
-    if outcome["status"] == "ok":
-        verdict = max_batch.FITS
-    elif told or (ended is not None and (ended.over_memory or ended.out_of_memory_kill)):
-        verdict = max_batch.OUT_OF_MEMORY
-    elif ended is not None and ended.over_time:
-        verdict = max_batch.TOO_SLOW
-    else:
-        verdict = max_batch.FAULT
+    verdict = VERDICTS.get(outcome["failure"], max_batch.FAULT)
     return max_batch.Try(batch_size, verdict, outcome["reason"], outcome["measurements"])
 
 
@@ -110,11 +107,11 @@ class Run:
                 for planned in missing:
                     self._run_phase(planned, data_path)
             shared_ranks.agreed(self.group, None)  # tells the other ranks that there is no more to do
-            result = self._result()
+            result = format.parse(self._result())
             path = format.write(result, self.request.out)
             if self.request.keep_weights:
                 self._keep_weights(path)
-            if all(outcome["status"] == "ok" for outcome in result["phases"]):
+            if all(outcome.status == "ok" for outcome in result.phases):
                 self.folder.clear()
         return path
 
@@ -240,7 +237,7 @@ class Run:
         watts = {} if self.watch.watts is None else {"watts": self.watch.watts}
         self.screen.progress(done, text, **figures, **watts)
 
-    def _run_job(self, job: Job, limits: Limits) -> tuple[dict[str, Any], Ended]:
+    def _run_job(self, job: Job, limits: Limits) -> dict[str, Any]:
         """Run one phase process; its outcome is on disk afterwards, whatever became of the process."""
         path = Path(job.outcome)
         path.unlink(missing_ok=True)  # of a try that failed
@@ -249,9 +246,10 @@ class Run:
         if ended.status == EXIT_USER_ERROR:
             raise UserError(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
         if not path.exists():
-            failed = failure(ended.describe(log))
+            failed = failure(ended.kind, ended.describe(log))
             files.write(path, outcome_of(job, time.monotonic() - start, failed))
-        return files.read(path), ended
+        outcome: dict[str, Any] = files.read(path)
+        return outcome
 
     def _run_ranks(self, job: Job) -> None:
         """Run a phase in several processes of this host."""
@@ -259,9 +257,9 @@ class Run:
         path.unlink(missing_ok=True)
         start = time.monotonic()
         job_path, log = path.with_suffix(".job"), path.with_suffix(".log")
-        reason = launch.run_ranks(self.request.platform, job, job_path, log, self._progress)
-        if reason is not None:
-            files.write(path, outcome_of(job, time.monotonic() - start, failure(reason)))
+        failed = launch.run_ranks(self.request.platform, job, job_path, log, self._progress)
+        if failed is not None:
+            files.write(path, outcome_of(job, time.monotonic() - start, failure(*failed)))
 
     def _run_here(self, job: Job) -> None:
         """Run a phase in this process, rank 0, and have the other ranks run it too.
@@ -277,13 +275,14 @@ class Run:
         if job.ranks > 1:
             shared_ranks.agreed(self.group, asdict(job))
         try:
-            keep(run_here(self.request.platform, job, self._progress, lambda why: keep(failure(why))))
+            keep(run_here(self.request.platform, job, self._progress, lambda why: keep(failure("ranks", why))))
         except UserError:
             raise
         except Exception as error:
-            keep(failure(worker.reason_of(error)))
+            kind, reason = worker.failure_of(error)
+            keep(failure(kind, reason))
             raise UserError(
-                f"{job.phase} failed: {worker.reason_of(error)}. Finished phases are kept; the same command goes on."
+                f"{job.phase} failed: {reason}. Finished phases are kept; the same command goes on."
             ) from error
 
     def _search_max_batch(self, planned: Planned, job: Job, data_path: Path | None) -> None:
@@ -291,6 +290,7 @@ class Run:
         r = self.request
         bound = memory_bound(r.device, r.memory_share)
         backend: dict[str, Any] | None = None
+        failures: list[FailureKind] = []
         start = time.monotonic()
 
         def attempt(batch_size: int) -> max_batch.Try:
@@ -298,19 +298,25 @@ class Run:
             self.screen.progress(0.0, f"batch {batch_size}")
             tried = self._job(planned, data_path, f"{planned.stem}.batch-{batch_size}", batch_size)
             if Path(tried.outcome).exists():
-                outcome, ended = files.read(Path(tried.outcome)), None
+                outcome = files.read(Path(tried.outcome))
             else:
-                outcome, ended = self._run_job(tried, Limits(bound, r.profile.max_batch_seconds))
+                outcome = self._run_job(tried, Limits(bound, r.profile.max_batch_seconds))
             backend = outcome["backend"] or backend
-            return classify(batch_size, outcome, ended)
+            failures.append(outcome["failure"])
+            return classify(batch_size, outcome)
 
         largest = min(r.largest_batch, r.spec.data.train_images)
         found = max_batch.search(attempt, r.spec.training.batch_size, largest, bound)
         measured = asdict(found)
         if found.batch_size is None:
-            part = failure(f"not even batch {r.spec.training.batch_size} trains: {found.tries[-1].reason}")
+            part = failure(
+                failures[-1], f"not even batch {r.spec.training.batch_size} trains: {found.tries[-1].reason}"
+            )
         else:
-            part = {"status": "ok", "reason": None, "startup": None, "backend": backend, "measurements": measured}
+            part = {
+                "status": "ok", "failure": None, "reason": None, "startup": None, "backend": backend,
+                "measurements": measured,
+            }  # fmt: skip
         files.write(Path(job.outcome), outcome_of(job, time.monotonic() - start, part))
 
     def _learn(self, planned: Planned, outcome: dict[str, Any], seconds: float) -> None:
@@ -371,6 +377,7 @@ class Run:
             "state_after": facts.scrub(facts.state(r.device)),
             "resumed": self.record["resumed"],
             "warnings": facts.scrub([*self.warnings, *disturbed]),
+            "headline_memory": r.platform.headline_memory,
             "phases": outcomes,
         }
 

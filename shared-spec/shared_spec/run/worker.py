@@ -32,6 +32,7 @@ from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
 from shared_spec.platform import Platform
+from shared_spec.results.format import FailureKind
 from shared_spec.run.job import (
     EXIT_USER_ERROR,
     PARALLEL,
@@ -228,7 +229,7 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     described = backend.describe()
     if job.ranks > 1:
         described["details"] |= ranks_as_details(backend.group)
-    done = {"status": "ok", "reason": None, "startup": startup}
+    done = {"status": "ok", "failure": None, "reason": None, "startup": startup}
     return {**done, "backend": described, "measurements": measurements}
 
 
@@ -285,7 +286,7 @@ def main(platform: Platform, job_path: Path, event_descriptor: int) -> int:
         return EXIT_USER_ERROR
     except Exception as error:  # a phase that fails must not take the run with it; the log has the traceback
         traceback.print_exc()
-        part = failure(reason_of(error))
+        part = failure(*failure_of(error))
     files.write(Path(job.outcome), outcome_of(job, time.monotonic() - start, part))
     return 0
 
@@ -302,10 +303,10 @@ def main_of_rank(platform: Platform, job_path: Path, events: Path) -> int:
     facts.take_core_share(world.local_rank, world.local_size)
     start = time.monotonic()
 
-    def fail(reason: str, user_error: bool = False) -> None:
-        files.write(rank_report(job, rank), {"reason": reason, "user_error": user_error})
+    def fail(kind: FailureKind, reason: str, user_error: bool = False) -> None:
+        files.write(rank_report(job, rank), {"failure": kind, "reason": reason, "user_error": user_error})
 
-    watchdog = ranks.Watchdog(job.timeout, fail)
+    watchdog = ranks.Watchdog(job.timeout, lambda reason: fail("ranks", reason))
     with events.open("w", buffering=1) as pipe:
         pipe.write(json.dumps({"pid": os.getpid()}) + "\n")
         report = _reporter(pipe) if rank == 0 else blocks.silent
@@ -318,19 +319,21 @@ def main_of_rank(platform: Platform, job_path: Path, events: Path) -> int:
             with watchdog.on_guard():
                 part = perform(platform, job, progress)
         except UserError as error:
-            fail(str(error), user_error=True)
+            fail("fault", str(error), user_error=True)
             return EXIT_USER_ERROR
         except Exception as error:
             traceback.print_exc()
-            fail(reason_of(error))
+            fail(*failure_of(error))
             return 1
     if rank == 0:
         files.write(Path(job.outcome), outcome_of(job, time.monotonic() - start, part))
     return 0
 
 
-def reason_of(error: Exception) -> str:
-    """Why a phase failed, as the outcome says it."""
+def failure_of(error: Exception) -> tuple[FailureKind, str]:
+    """Why a phase failed, as the outcome says it: the kind, and a sentence."""
     if isinstance(error, OutOfMemory | MemoryError):
-        return f"{OUT_OF_MEMORY}: {error}"
-    return str(error) if isinstance(error, ranks.RanksApart) else f"{type(error).__name__}: {error}"
+        return "out_of_memory", f"{OUT_OF_MEMORY}: {error}"
+    if isinstance(error, ranks.RanksApart):
+        return "ranks", str(error)
+    return "fault", f"{type(error).__name__}: {error}"

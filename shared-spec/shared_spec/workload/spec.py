@@ -1,33 +1,57 @@
-"""The workload and the measuring rules as frozen dataclasses, read from spec.json; no defaults here."""
+"""The workload and the measuring rules, as spec.json says them: types without defaults.
 
-import dataclasses
+spec.schema.json is made from these types (`python -m shared_spec.dev.schemas`).
+"""
+
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args
 
-from shared_spec import files
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from shared_spec import files, schema
 from shared_spec.errors import UserError
+from shared_spec.schema import ARRAY, Model, Problem, contradiction
 
-PRECISIONS = ("fp32", "bf16")
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PhaseName = Literal["conformance", "ceiling", "training", "latency", "inference", "max_batch", "convergence"]
+PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
+ProfileName = Literal["quick", "full"]
 
 
-@dataclass(frozen=True)
-class ModelSpec:
+def _unique(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(items)) < len(items):
+        raise PydanticCustomError("unique", "has non-unique elements")
+    return items
+
+
+UNIQUE = AfterValidator(_unique)
+"""The schema says it too, where the field is declared."""
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Rgb = Annotated[tuple[Positive, Positive, Positive], ARRAY]
+
+
+class ModelSpec(Model):
     """Vision transformer, pre-norm, qkv bias, exact GELU, no dropout (DeiT: arXiv 2012.12877, table 1)."""
 
-    image_size: int
-    patch_size: int
-    channels: int
-    classes: int
-    dim: int
-    depth: int
-    heads: int
-    mlp_dim: int
-    layer_norm_eps: float
+    image_size: Count = Field(description="Side of the model's square input, pixels")
+    patch_size: Count
+    channels: Literal[3]
+    classes: Count
+    dim: Count
+    depth: Count
+    heads: Count
+    mlp_dim: Count
+    layer_norm_eps: Positive
 
     @property
     def grid(self) -> int:
@@ -60,98 +84,121 @@ class ModelSpec:
         return 3 * self.forward_flops
 
 
-@dataclass(frozen=True)
-class InitSpec:
-    seed: int
-    std: float
+class InitSpec(Model):
+    """How the initial weights are drawn."""
+
+    seed: Seed
+    std: Positive
 
 
-@dataclass(frozen=True)
-class DataSpec:
-    image_size: int
-    train_images: int
-    test_images: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_padding: int
-    flip_probability: float
-    label_smoothing: float
+class DataSpec(Model):
+    """CIFAR-100, and what is done to an image before it is trained on."""
+
+    image_size: Literal[32] = Field(description="Side of a dataset image, pixels")
+    train_images: int = Field(ge=1, le=50000, description="The first so many training images are used")
+    test_images: int = Field(ge=1, le=10000, description="The first so many test images are used")
+    mean: Rgb = Field(description="Per-channel mean of images scaled to [0, 1]")
+    std: Rgb = Field(description="Per-channel standard deviation of images scaled to [0, 1]")
+    crop_padding: int = Field(ge=0, le=16, description="Zero padding on each side before the random crop, pixels")
+    flip_probability: float = Field(ge=0, le=1)
+    label_smoothing: Fraction
 
 
-@dataclass(frozen=True)
-class OptimizerSpec:
-    """AdamW (arXiv 1711.05101, algorithm 2) with bias correction and global-norm clipping."""
+class OptimizerSpec(Model):
+    """AdamW (arXiv 1711.05101, algorithm 2) with bias correction and global-norm clipping.
 
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    clip_norm: float
+    Weight decay is decoupled, and of parameters of two or more dimensions, cls_token and pos_embed excepted.
+    """
 
-
-@dataclass(frozen=True)
-class ScheduleSpec:
-    reference_lr: float
-    reference_batch: int
-    initial_lr: float
-    final_lr: float
-    warmup_fraction: float
+    beta1: Fraction
+    beta2: Fraction
+    eps: Positive
+    weight_decay: Fraction
+    clip_norm: Positive = Field(description="Bound on the global L2 norm of all gradients")
 
 
-@dataclass(frozen=True)
-class TrainingSpec:
-    batch_size: int
-    epochs: int
-    eval_batch_size: int
-    target_top1: float
-    seeds: tuple[int, ...]
+class ScheduleSpec(Model):
+    """Linear warm-up, then cosine; peak = reference_lr x batch / reference_batch."""
+
+    reference_lr: Positive
+    reference_batch: Count
+    initial_lr: Positive
+    final_lr: Positive
+    warmup_fraction: Fraction
 
 
-@dataclass(frozen=True)
-class MeasuringSpec:
-    block_steps: int
-    block_seconds: float
-    steady_blocks: int
-    steady_tolerance: float
-    drift_tolerance: float
-    interval_tolerance: float
-    loss_trace_steps: int
-    prefetch_batches: int
+class TrainingSpec(Model):
+    """How long is trained, on how many images at once, and to which accuracy."""
+
+    batch_size: Count
+    epochs: Count
+    eval_batch_size: Count
+    target_top1: float = Field(gt=0, le=1)
+    seeds: Annotated[tuple[Seed, ...], ARRAY, UNIQUE] = Field(
+        min_length=1,
+        description="Seed of each repeat's data order and augmentation",
+        json_schema_extra={"uniqueItems": True},
+    )
 
 
-@dataclass(frozen=True)
-class Profile:
-    phases: tuple[str, ...]
-    repeats: int
-    max_repeats: int
-    convergence_repeats: int
-    idle_seconds: float
-    ceiling_seconds: float
-    warmup_max_seconds: float
-    window_min_steps: int
-    window_seconds: float
-    step_samples: int
-    latency_samples: int
-    latency_seconds: float
-    inference_seconds: float
-    inference_max_batch: int
-    max_batch_steps: int
-    max_batch_seconds: float
-    checkpoint_seconds: float
+class MeasuringSpec(Model):
+    """The rules of measuring."""
+
+    block_steps: Count = Field(description="Least steps between two synchronisations of a window")
+    block_seconds: Positive = Field(description="Least time between two synchronisations of a window, seconds")
+    steady_blocks: int = Field(ge=2, description="Warm-up ends when this many blocks in a row agree")
+    steady_tolerance: Fraction = Field(description="... to within this fraction of their median")
+    drift_tolerance: Fraction = Field(
+        description="Largest change from first to last third of a window that is not called drift"
+    )
+    interval_tolerance: Fraction = Field(
+        description="Widest 95 % interval (Student's t) of the mean of a phase's repeats, as a fraction of it, that "
+        "asks for no more repeats"
+    )
+    loss_trace_steps: Count = Field(description="Losses of the first so many steps are kept")
+    prefetch_batches: Count = Field(description="Batches that the host prepares ahead")
 
 
-@dataclass(frozen=True)
-class Profiles:
+class Profile(Model):
+    """How much is measured, never what."""
+
+    phases: Annotated[tuple[PhaseName, ...], ARRAY, UNIQUE] = Field(
+        min_length=1, description="Phases in the order they run", json_schema_extra={"uniqueItems": True}
+    )
+    repeats: Count = Field(description="Repeats of training, latency and inference, each its own process and seed")
+    max_repeats: Count = Field(
+        description="Repeats are added up to this many while an interval is wider than measuring.interval_tolerance"
+    )
+    convergence_repeats: Count = Field(description="Full trainings, each with its own seed")
+    idle_seconds: Positive = Field(description="Time of measuring idle power before a training phase, seconds")
+    ceiling_seconds: Positive = Field(description="Time for the matrix-product rate, seconds")
+    warmup_max_seconds: Positive = Field(
+        description="Warm-up gives up waiting for steady step times after this, seconds"
+    )
+    window_min_steps: Count = Field(description="Least steps in the throughput window")
+    window_seconds: Positive = Field(description="Least length of the throughput window, seconds")
+    step_samples: Count = Field(description="Steps timed one by one, each with a synchronisation")
+    latency_samples: Count = Field(description="Least number of batch-1 samples")
+    latency_seconds: Positive = Field(description="Least time of sampling, seconds")
+    inference_seconds: Positive = Field(description="Least window per batch size, seconds")
+    inference_max_batch: Count = Field(description="Largest inference batch tried")
+    max_batch_steps: Count = Field(description="Full training steps that a batch has to survive to count as fitting")
+    max_batch_seconds: Positive = Field(description="Longest a try of one batch may take, seconds")
+    checkpoint_seconds: Positive = Field(description="Longest time between two checkpoints of a full training, seconds")
+
+
+class Profiles(Model):
+    """How much is measured, never what: not part of the fingerprint."""
+
     quick: Profile
     full: Profile
 
 
-@dataclass(frozen=True)
-class Spec:
-    """Everything that spec.json says; field meanings and ranges are in spec.schema.json."""
+class Spec(Model):
+    """The workload and the measuring rules: everything that spec.json says."""
 
-    name: str
-    version: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$(?!\n)")
+    version: str = Field(pattern=r"^[0-9]+\.[0-9]+$(?!\n)")
     model: ModelSpec
     init: InitSpec
     data: DataSpec
@@ -161,10 +208,11 @@ class Spec:
     measuring: MeasuringSpec
     profiles: Profiles
 
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as plain JSON values, as it would stand in a file."""
-        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return content
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if problems := tuple(_contradictions(self)):
+            raise contradiction(*problems)
+        return self
 
     @property
     def fingerprint(self) -> str:
@@ -201,36 +249,24 @@ class Spec:
         return schedule.final_lr + (peak - schedule.final_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _build(kind: Any, value: Any) -> Any:
-    """`value`, already known to fit the schema, as `kind`: a dataclass, a tuple or a scalar."""
-    if dataclasses.is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{name: _build(hints[name], value[name]) for name in hints})  # type: ignore[operator]
-    if get_origin(kind) is tuple:
-        return tuple(_build(get_args(kind)[0], item) for item in value)
-    return kind(value)
-
-
-def _contradictions(spec: Spec) -> list[str]:
-    """What a schema cannot say: fields that do not fit one another."""
+def _contradictions(spec: Spec) -> Iterator[Problem]:
+    """What no schema can say: fields that do not fit one another."""
     model, data, training = spec.model, spec.data, spec.training
-    found = []
     if model.image_size % model.patch_size:
-        found.append("/model/image_size is no multiple of /model/patch_size")
+        yield "/model/image_size", "is no multiple of /model/patch_size"
     if model.image_size % data.image_size:
-        found.append("/model/image_size is no multiple of /data/image_size")
+        yield "/model/image_size", "is no multiple of /data/image_size"
     if model.dim % model.heads:
-        found.append("/model/dim is no multiple of /model/heads")
+        yield "/model/dim", "is no multiple of /model/heads"
     if model.classes < 100:
-        found.append("/model/classes is less than the 100 classes of CIFAR-100")
+        yield "/model/classes", "is less than the 100 classes of CIFAR-100"
     if training.batch_size > data.train_images:
-        found.append("/training/batch_size is more than /data/train_images")
+        yield "/training/batch_size", "is more than /data/train_images"
     for name, profile in (("quick", spec.profiles.quick), ("full", spec.profiles.full)):
         if profile.max_repeats < profile.repeats:
-            found.append(f"/profiles/{name}/max_repeats is less than /profiles/{name}/repeats")
+            yield f"/profiles/{name}/max_repeats", f"is less than /profiles/{name}/repeats"
         if len(training.seeds) < max(profile.max_repeats, profile.convergence_repeats):
-            found.append(f"/training/seeds has fewer entries than /profiles/{name} has repeats")
-    return found
+            yield "/training/seeds", f"has fewer entries than /profiles/{name} has repeats"
 
 
 def parse_spec(content: Any, source: str) -> Spec:
@@ -239,14 +275,10 @@ def parse_spec(content: Any, source: str) -> Spec:
     Raises:
         UserError: a key is unknown or missing, a value has the wrong type or is out of range, or fields contradict.
     """
-    found = [f"{pointer}: {message}" for pointer, message in files.problems(content, "workload/spec.schema.json")]
-    if not found:
-        spec: Spec = _build(Spec, content)
-        found = _contradictions(spec)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise UserError(f"{source}: {found[0]}{more}; compare with the spec.json of shared-spec.")
-    return spec
+    try:
+        return schema.parse(Spec, content)
+    except schema.Invalid as invalid:
+        raise UserError(f"{invalid.of(source)}; compare with the spec.json of shared-spec.") from None
 
 
 def load_spec(path: Path | None = None) -> Spec:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -201,7 +200,7 @@ def test_golden_values_of_the_standard_spec_are_committed_and_right(standard_spe
 
 def test_golden_values_are_found_by_what_they_depend_on(standard_spec: Spec) -> None:
     path = golden.golden_path(standard_spec)
-    longer = replace(standard_spec, training=replace(standard_spec.training, epochs=300))
+    longer = standard_spec.changed(training=standard_spec.training.changed(epochs=300))
     assert golden.golden_path(longer) == path
     for section, change in {
         "model": {"layer_norm_eps": 1e-5},
@@ -210,7 +209,7 @@ def test_golden_values_are_found_by_what_they_depend_on(standard_spec: Spec) -> 
         "optimizer": {"eps": 1e-7},
         "schedule": {"final_lr": 1e-6},
     }.items():
-        other = replace(standard_spec, **{section: replace(getattr(standard_spec, section), **change)})
+        other = standard_spec.changed(**{section: getattr(standard_spec, section).changed(**change)})
         assert golden.golden_path(other) != path
 
 

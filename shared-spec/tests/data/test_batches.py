@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,7 +98,7 @@ def test_crop_and_flip_equals_the_definition(standard_spec: Spec, words: list[in
 
 @pytest.mark.parametrize(("padding", "probability"), [(0, 0.0), (0, 1.0), (1, 0.25), (16, 0.5)])
 def test_crop_and_flip_for_other_settings(standard_spec: Spec, padding: int, probability: float) -> None:
-    data = replace(standard_spec.data, crop_padding=padding, flip_probability=probability)
+    data = standard_spec.data.changed(crop_padding=padding, flip_probability=probability)
     images = np.random.default_rng(0).integers(1, 256, (16, 32, 32, 3), np.uint8)
     bits = random_bits(0, "augment", 0, 16)
     expected = np.stack([crop_and_flip_one(image, int(word), data) for image, word in zip(images, bits, strict=True)])
@@ -222,7 +221,7 @@ def test_any_step_in_any_order_equals_the_sequence(tiny_spec: Spec, stand_in: Da
 
 
 def without_augmentation(spec: Spec) -> Spec:
-    return replace(spec, data=replace(spec.data, crop_padding=0, flip_probability=0.0))
+    return spec.changed(data=spec.data.changed(crop_padding=0, flip_probability=0.0))
 
 
 def epoch_labels(batches: TrainingBatches, epoch: int) -> list[int]:
@@ -263,7 +262,7 @@ def test_images_that_fill_no_batch_are_left_out_of_the_epoch(tiny_spec: Spec, st
 
 
 def test_only_the_specified_number_of_images_is_used(tiny_spec: Spec) -> None:
-    more = cifar100.synthetic(replace(tiny_spec, data=replace(tiny_spec.data, train_images=100)))
+    more = cifar100.synthetic(tiny_spec.changed(data=tiny_spec.data.changed(train_images=100)))
     assert set(epoch_labels(make(tiny_spec, more), 0)) == set(range(64))
 
 

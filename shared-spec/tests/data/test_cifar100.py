@@ -8,7 +8,6 @@ import pickle
 import tarfile
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -545,7 +544,7 @@ def test_stand_in_is_the_same_everywhere(standard_spec: Spec) -> None:
 
 
 def test_small_stand_in_is_the_start_of_a_large_one(tiny_spec: Spec) -> None:
-    large = cifar100.synthetic(replace(tiny_spec, data=replace(tiny_spec.data, train_images=2_500, test_images=1_100)))
+    large = cifar100.synthetic(tiny_spec.changed(data=tiny_spec.data.changed(train_images=2_500, test_images=1_100)))
     small = cifar100.load(None, tiny_spec)
     assert (len(small.train_images), len(small.test_images)) == (64, 32)
     np.testing.assert_array_equal(small.train_images, large.train_images[:64])
@@ -556,7 +555,7 @@ def test_small_stand_in_is_the_start_of_a_large_one(tiny_spec: Spec) -> None:
 
 def test_stand_in_can_be_learned_and_is_not_trivial(tiny_spec: Spec) -> None:
     """Class means of the training images, a linear rule, must classify unseen images; single pixels must not."""
-    dataset = cifar100.synthetic(replace(tiny_spec, data=replace(tiny_spec.data, train_images=2_000, test_images=500)))
+    dataset = cifar100.synthetic(tiny_spec.changed(data=tiny_spec.data.changed(train_images=2_000, test_images=500)))
     train, test = (images.reshape(len(images), -1) / 255 for images in (dataset.train_images, dataset.test_images))
     means = np.stack([train[dataset.train_labels == label].mean(0) for label in range(100)])
     nearest = ((test[:, None, ::8] - means[None, :, ::8]) ** 2).sum(-1).argmin(1)

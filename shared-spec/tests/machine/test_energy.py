@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import pytest
 
-from shared_spec import files
 from shared_spec.machine import nvml as machine_nvml
 from shared_spec.machine.energy import apple, nvml, rapl, wall
 from shared_spec.machine.energy.meter import Meter, NoMeter, Reading, Unmetered
 from shared_spec.machine.energy.open import open_meter
 from shared_spec.machine.sampler import Sampler
+from shared_spec.results.measurements import Energy, EnergySource
 
 
 class World:
@@ -93,15 +93,12 @@ def test_a_reading_is_a_figure_or_a_reason(joules: float | None, reason: str | N
     ids=["measured", "unmetered"],
 )
 def test_readings_fit_the_result_schema(reading: Reading) -> None:
-    schema = files.validator("results/results.schema.json")
-    energy = schema.evolve(schema={"$ref": "#/$defs/energy", "$defs": schema.schema["$defs"]})
-    assert not list(energy.iter_errors(reading.as_dict()))
+    Energy.model_validate(reading.as_dict())
 
 
 def test_the_result_schema_knows_every_source() -> None:
-    known = files.validator("results/results.schema.json").schema["$defs"]["energy"]["properties"]["source"]["enum"]
     meters = (nvml.CounterMeter, nvml.IntegratedMeter, apple.AppleMeter, wall.WallMeter, Unmetered)
-    assert {meter.source for meter in meters} | {"rapl-package", "rapl-psys"} == set(known)
+    assert {meter.source for meter in meters} | {"rapl-package", "rapl-psys"} == set(get_args(EnergySource))
 
 
 @pytest.mark.parametrize("device", ["cuda", "gpu", "cpu"])

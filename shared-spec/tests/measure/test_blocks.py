@@ -1,6 +1,5 @@
 """The measuring loops on a fake backend and a fake clock: every figure is known in advance."""
 
-from dataclasses import replace
 from itertools import repeat
 
 import numpy as np
@@ -18,12 +17,11 @@ from shared_spec.workload.spec import Spec
 
 @pytest.fixture
 def spec(tiny_spec: Spec) -> Spec:
-    rules = replace(tiny_spec.measuring, block_steps=2, block_seconds=0.5, steady_blocks=3, steady_tolerance=0.05)
-    profile = replace(
-        tiny_spec.profiles.quick, window_min_steps=8, window_seconds=2.0, step_samples=3, latency_samples=10,
+    rules = tiny_spec.measuring.changed(block_steps=2, block_seconds=0.5, steady_blocks=3, steady_tolerance=0.05)
+    profile = tiny_spec.profiles.quick.changed(window_min_steps=8, window_seconds=2.0, step_samples=3, latency_samples=10,
         latency_seconds=0.1, inference_seconds=1.0, inference_max_batch=8, warmup_max_seconds=20.0, ceiling_seconds=4.0,
     )  # fmt: skip
-    return replace(tiny_spec, measuring=rules, profiles=replace(tiny_spec.profiles, quick=profile))
+    return tiny_spec.changed(measuring=rules, profiles=tiny_spec.profiles.changed(quick=profile))
 
 
 def make_trainer(spec: Spec, device: FakeDevice) -> Trainer:
@@ -233,7 +231,7 @@ def test_feeding_is_compared_once_at_least_and_steps_uncounted(spec: Spec) -> No
 
 
 def test_loss_trace_has_the_first_losses_in_order_and_no_more(spec: Spec) -> None:
-    spec = replace(spec, measuring=replace(spec.measuring, loss_trace_steps=5))
+    spec = spec.changed(measuring=spec.measuring.changed(loss_trace_steps=5))
     device = FakeDevice({"train_step": 0.1})
     measured = training.measure_training(make_trainer(spec, device), spec.profiles.quick, Meter(device.clock))
     assert measured["loss_trace"] == pytest.approx([4.6 / n for n in range(1, 6)])

@@ -1,6 +1,5 @@
 """The training loop with a fake clock and a fake meter: clocks, evaluation, checkpoints, resuming."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from shared_spec.workload.spec import Spec
 
 @pytest.fixture
 def spec(tiny_spec: Spec) -> Spec:
-    return replace(tiny_spec, training=replace(tiny_spec.training, epochs=5))  # 16 steps an epoch
+    return tiny_spec.changed(training=tiny_spec.training.changed(epochs=5))  # 16 steps an epoch
 
 
 def train(spec: Spec, world: World, checkpoint: Path, stop: Any = "epochs", every: float = 1e9) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def test_a_checkpoint_is_whole_or_absent(spec: Spec, tmp_path: Path, monkeypatch
 
 
 def test_evaluation_counts_each_image_once(spec: Spec) -> None:
-    spec = replace(spec, data=replace(spec.data, test_images=27))  # no multiple of the batch
+    spec = spec.changed(data=spec.data.changed(test_images=27))  # no multiple of the batch
     data = cifar100.synthetic(spec)
     backend = TrainingBackend(spec, "cpu", "fp32", "fake")
     backend.world, backend.data = World(lambda step: 9 / 27), data

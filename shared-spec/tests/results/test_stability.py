@@ -1,7 +1,5 @@
 """How sure a figure is: against numbers worked out by hand, and against chance."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -74,7 +72,7 @@ def test_drift_and_variation() -> None:
 
 
 def test_verdict_names_everything_that_is_wrong_and_nothing_else(tiny_spec: Spec) -> None:
-    rules = replace(tiny_spec.measuring, drift_tolerance=0.05, steady_tolerance=0.05)
+    rules = tiny_spec.measuring.changed(drift_tolerance=0.05, steady_tolerance=0.05)
     calm = [[10, 1.0], [10, 1.01], [10, 0.99]]
     assert of_window(calm, True, rules).objections == ()
     assert of_window(calm, False, rules).objections == ("step times had not become steady when the window began",)

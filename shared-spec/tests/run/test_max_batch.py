@@ -2,9 +2,12 @@
 
 import pytest
 
+from shared_spec.backend import OutOfMemory
+from shared_spec.results.format import FailureKind
 from shared_spec.run.child import Ended
 from shared_spec.run.max_batch import FAULT, FITS, OUT_OF_MEMORY, TOO_SLOW, Try, predicted_bytes, search
 from shared_spec.run.parent import classify
+from shared_spec.run.worker import failure_of
 
 GIB = 2**30
 
@@ -73,20 +76,19 @@ def test_prediction_is_a_line_through_the_two_largest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "ended", "verdict"),
+    ("failure", "verdict"),
     [
-        ({"status": "ok", "reason": None}, Ended(0, False, False, False), FITS),
-        ({"status": "ok", "reason": None}, None, FITS),
-        ({"status": "failed", "reason": "out of memory: full"}, Ended(0, False, False, False), OUT_OF_MEMORY),
-        ({"status": "failed", "reason": "stopped"}, Ended(-9, True, False, False), OUT_OF_MEMORY),
-        ({"status": "failed", "reason": "killed"}, Ended(-9, False, False, True), OUT_OF_MEMORY),
-        ({"status": "failed", "reason": "stopped"}, Ended(-9, False, True, False), TOO_SLOW),
-        ({"status": "failed", "reason": "ValueError: x"}, Ended(0, False, False, False), FAULT),
-        ({"status": "failed", "reason": "killed by SIGSEGV"}, Ended(-11, False, False, False), FAULT),
-        ({"status": "failed", "reason": "killed by SIGKILL"}, Ended(-9, False, False, False), FAULT),
+        (None, FITS),
+        (failure_of(OutOfMemory("full"))[0], OUT_OF_MEMORY),
+        (failure_of(MemoryError())[0], OUT_OF_MEMORY),
+        (Ended(-9, True, False, False).kind, OUT_OF_MEMORY),
+        (Ended(-9, False, False, True).kind, OUT_OF_MEMORY),
+        (Ended(-9, False, True, False).kind, TOO_SLOW),
+        (failure_of(ValueError("x"))[0], FAULT),
+        (Ended(0, False, False, False).kind, FAULT),
+        (Ended(-11, False, False, False).kind, FAULT),
+        (Ended(-9, False, False, False).kind, FAULT),
     ],
 )
-def test_out_of_memory_is_told_from_a_time_limit_and_a_bug(
-    outcome: dict[str, object], ended: Ended, verdict: str
-) -> None:
-    assert classify(64, {**outcome, "measurements": None}, ended).outcome == verdict
+def test_out_of_memory_is_told_from_a_time_limit_and_a_bug(failure: FailureKind | None, verdict: str) -> None:
+    assert classify(64, {"failure": failure, "reason": failure, "measurements": None}).outcome == verdict

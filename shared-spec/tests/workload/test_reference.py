@@ -1,7 +1,6 @@
 """The reference is the arbiter, so it is compared with mathematics alone: definitions, identities, differences."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ CLASSES = 7
 def toy() -> Spec:
     """A model of 800 parameters: 8 x 8 pixels in 4 patches."""
     spec = load_spec()
-    model = replace(spec.model, image_size=8, patch_size=4, classes=CLASSES, dim=4, depth=2, heads=2, mlp_dim=6)
-    return replace(spec, model=model, data=replace(spec.data, image_size=4))
+    model = spec.model.changed(image_size=8, patch_size=4, classes=CLASSES, dim=4, depth=2, heads=2, mlp_dim=6)
+    return spec.changed(model=model, data=spec.data.changed(image_size=4))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def toy_inputs(toy: Spec) -> tuple[params.Params, np.ndarray, np.ndarray]:
     return values, random.integers(0, 256, (3, 4, 4, 3), np.uint8), targets / targets.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("name", params.shapes(replace(load_spec(), model=replace(load_spec().model, depth=2))))
+@pytest.mark.parametrize("name", params.shapes(load_spec().changed(model=load_spec().model.changed(depth=2))))
 def test_gradient_is_the_central_difference(
     toy: Spec, toy_inputs: tuple[params.Params, np.ndarray, np.ndarray], name: str
 ) -> None:
@@ -135,7 +134,7 @@ def test_clip(size: float, scale: float) -> None:
 
 def test_adamw_by_hand() -> None:
     """Two steps with gradients 1 and 2 from 5, beta 0.9 and 0.999, decay 0.1, eps 0.5, learning rate 0.01."""
-    o = replace(load_spec().optimizer, weight_decay=0.1, eps=0.5)
+    o = load_spec().optimizer.changed(weight_decay=0.1, eps=0.5)
     names = {"head.weight": (1, 1), "head.bias": (1,)}
     state = reference.State.start({name: np.full(shape, 5.0) for name, shape in names.items()})
     for gradient in (1.0, 2.0):

@@ -1,6 +1,5 @@
 """The spec: nothing unknown, nothing missing, nothing contradictory; and what is computed from it."""
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from shared_spec.errors import UserError
 from shared_spec.workload.spec import Spec, load_spec, parse_spec
@@ -82,7 +82,7 @@ def test_a_spec_survives_being_written(standard_spec: Spec, tmp_path: Path) -> N
 
 
 def test_a_spec_cannot_be_changed(standard_spec: Spec) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         standard_spec.training.batch_size = 16  # type: ignore[misc]
 
 
@@ -126,10 +126,11 @@ def test_wrong_type_is_named(path: Keys) -> None:
     [
         ("training/batch_size", 0, "0 is less than the minimum of 1"),
         ("training/batch_size", 32.5, "32.5 is not of type 'integer'"),
+        ("model/depth", 12.0, "12.0 is not of type 'integer'"),
         ("data/train_images", 50_001, "50001 is greater than the maximum of 50000"),
         ("data/label_smoothing", 1.0, "1.0 is greater than or equal to the maximum of 1"),
-        ("training/seeds", [1, 1], "[1, 1] has non-unique elements"),
-        ("training/seeds", [], "[] should be non-empty"),
+        ("training/seeds", [1, 1], "has non-unique elements"),
+        ("training/seeds", [], "[] has fewer than 1 items"),
         ("profiles/quick/phases/0", "warmup", "'warmup' is not one of"),
         ("name", "../../etc", "'../../etc' does not match"),
     ],
@@ -143,22 +144,23 @@ def test_value_out_of_range_is_named(path: str, value: object, reason: str) -> N
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        ("model/patch_size", 15, "/model/image_size is no multiple of /model/patch_size"),
-        ("model/image_size", 240, "/model/image_size is no multiple of /data/image_size"),
-        ("model/heads", 5, "/model/dim is no multiple of /model/heads"),
-        ("model/classes", 99, "/model/classes is less than the 100 classes of CIFAR-100"),
-        ("training/batch_size", 50_001, "/training/batch_size is more than /data/train_images"),
-        ("training/seeds", [0], "/training/seeds has fewer entries than /profiles/full has repeats"),
-        ("profiles/full/max_repeats", 1, "/profiles/full/max_repeats is less than /profiles/full/repeats"),
+        ("model/patch_size", 15, "/model/image_size: is no multiple of /model/patch_size"),
+        ("model/image_size", 240, "/model/image_size: is no multiple of /data/image_size"),
+        ("model/heads", 5, "/model/dim: is no multiple of /model/heads"),
+        ("model/classes", 99, "/model/classes: is less than the 100 classes of CIFAR-100"),
+        ("training/batch_size", 50_001, "/training/batch_size: is more than /data/train_images"),
+        ("training/seeds", [0], "/training/seeds: has fewer entries than /profiles/full has repeats"),
+        ("profiles/full/max_repeats", 1, "/profiles/full/max_repeats: is less than /profiles/full/repeats"),
     ],
 )
 def test_contradiction_is_named(path: str, value: object, reason: str) -> None:
     assert f"my.json: {reason}" in message_of(changed(tuple(path.split("/")), value))
 
 
-def test_several_problems_are_counted() -> None:
-    content = changed(("training", "batch_size"), 0) | {"extra": 1}
-    assert "(and 1 more)" in message_of(content)
+def test_every_problem_is_told() -> None:
+    text = message_of(changed(("training", "batch_size"), 0) | {"extra": 1})
+    assert "my.json: /: 'extra' was unexpected" in text
+    assert "my.json: /training/batch_size: 0 is less" in text
 
 
 @pytest.mark.parametrize("content", [None, [], 3, "spec", {}])
@@ -247,12 +249,11 @@ def test_fingerprint_does_not_change_with_the_profiles(standard_spec: Spec) -> N
 
 
 def test_fingerprint_is_what_it_says(standard_spec: Spec) -> None:
-    """Of canonical JSON, so that anything that reads JSON can recompute it; 1 and 1.0 are the same number."""
+    """Of canonical JSON, so that anything that reads JSON can recompute it; 1 where 1.0 is meant is the same number."""
     content = {key: value for key, value in CONTENT.items() if key != "profiles"}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert standard_spec.fingerprint == hashlib.sha256(canonical.encode()).hexdigest()
     assert parse_spec(changed(("optimizer", "clip_norm"), 1), "int").fingerprint == standard_spec.fingerprint
-    assert parse_spec(changed(("model", "depth"), 12.0), "float").fingerprint == standard_spec.fingerprint
 
 
 # What follows from it
@@ -306,6 +307,6 @@ def test_peak_learning_rate_is_proportional_to_the_batch(standard_spec: Spec) ->
 
 
 def test_schedule_without_warm_up_starts_at_its_peak(standard_spec: Spec) -> None:
-    schedule = dataclasses.replace(standard_spec.schedule, warmup_fraction=0.0)
-    spec = dataclasses.replace(standard_spec, schedule=schedule)
+    schedule = standard_spec.schedule.changed(warmup_fraction=0.0)
+    spec = standard_spec.changed(schedule=schedule)
     assert spec.learning_rate(0, 32) == 1.25e-4

@@ -1,0 +1,100 @@
+"""Results of older versions of the format in the words of this one: the one place that knows what has changed."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+OLDER_VERSIONS = ("1.0", "1.1")
+
+
+def upgrade(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of any version in OLDER_VERSIONS in the words of this one; of any other version as it is.
+
+    What an older version did not record becomes null or is left out, never a guess. Whether the outcome is valid is
+    for the types to say: an older file that was not stays so.
+    """
+    if result.get("schema_version") == "1.0":
+        result = {"parallel": None, **result, "schema_version": "1.1", "phases": _each(_from_1_0, result)}
+    if result.get("schema_version") == "1.1":
+        result = {**_headline_memory(result), **result, "schema_version": "1.2", "phases": _each(_from_1_1, result)}
+    return result
+
+
+def _each(change: Callable[[dict[str, Any]], dict[str, Any]], result: dict[str, Any]) -> Any:
+    """The outcomes, changed; whatever is no outcome stays as it is, for the types to object to."""
+    phases = result.get("phases")
+    if not isinstance(phases, list):
+        return phases
+    return [change(outcome) if isinstance(outcome, dict) else outcome for outcome in phases]
+
+
+# 1.0 to 1.1
+
+
+NEW_IN_MEASUREMENTS = {
+    "training": ("parallel", "window_host_seconds", "feeding_blocks"),
+    "convergence": ("parallel",),
+}
+
+
+def _from_1_0(outcome: dict[str, Any]) -> dict[str, Any]:
+    phase, measured = outcome.get("phase"), outcome.get("measurements")
+    if isinstance(measured, dict):
+        new = NEW_IN_MEASUREMENTS.get(phase, ()) if isinstance(phase, str) else ()
+        measured = {**dict.fromkeys(new), **_renamed_memory(measured)}
+    return {"startup": None, "conditions": None, **outcome, "measurements": measured}
+
+
+def _renamed_memory(value: Any) -> Any:
+    """`value` with the memory figures within it called what they are.
+
+    What 1.0 called host_before_model was taken before the framework was imported.
+    """
+    if isinstance(value, dict):
+        value = {name: _renamed_memory(item) for name, item in value.items()}
+        if "host_before_model" in value:
+            value["host_before_framework"] = value.pop("host_before_model")
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        value = [_renamed_memory(item) for item in value]
+    return value
+
+
+# 1.1 to 1.2
+
+
+HEADLINE_MEMORY = {
+    "mlx": ["mlx_peak", "host_peak"],
+    "tf-cuda": ["tf_peak", "host_peak"],
+    "torch-ipex": ["host_peak"],
+}
+"""Figures that stand for the peak of a platform, which every result says of itself since."""
+BEFORE_THE_CAUSE = re.compile(r"(not even batch \d+ trains: )?(rank \d+: )?")
+FAILURES = {
+    "out_of_memory": re.compile(
+        r"out of memory|stopped: it took more memory|killed by the system's out-of-memory killer"
+    ),
+    "too_slow": re.compile(r"stopped: it took longer"),
+    "killed": re.compile(r"the process was killed by"),
+    "ranks": re.compile(
+        r"rank \d+ (was killed|ended)|nothing moved for|the ranks ended|.*: rank \d+ differs from rank 0$"
+    ),
+}
+"""How the reasons of each kind of failure were worded; any other is a fault."""
+
+
+def _headline_memory(result: dict[str, Any]) -> dict[str, list[str]]:
+    platform = result.get("platform")
+    known = isinstance(platform, str) and platform in HEADLINE_MEMORY
+    return {"headline_memory": HEADLINE_MEMORY[str(platform)]} if known else {}
+
+
+def _from_1_1(outcome: dict[str, Any]) -> dict[str, Any]:
+    reason = outcome.get("reason")
+    failure = kind_of_failure(reason) if outcome.get("status") == "failed" and isinstance(reason, str) else None
+    return {"failure": failure, **outcome}
+
+
+def kind_of_failure(reason: str) -> str:
+    """Kind of a failure (format.FailureKind) by the sentence that was all that 1.1 kept of it."""
+    cause = BEFORE_THE_CAUSE.sub("", reason, count=1)
+    return next((kind for kind, words in FAILURES.items() if words.match(cause)), "fault")
