@@ -57,6 +57,7 @@ def main() -> None:
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What to print.")
 @click.option("--fail-on-warning", is_flag=True, help=f"Exit status {EXIT_WARNED} if a run or a figure has a warning.")
 def compare(
+    *,
     files: tuple[str, ...],
     out: Path,
     baseline: str,

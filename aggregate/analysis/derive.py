@@ -3,12 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
-from aggregate.analysis.hardware import ranks_of
 from aggregate.analysis.metrics import NOT_RUN, Figure, absent, all_absent
 from aggregate.analysis.phase import Phase, Source
+from aggregate.analysis.plausibility import world_size
 from aggregate.analysis.registry import METRIC, PHASES
 from aggregate.analysis.result import Result
+from shared_spec.results.format import Done
 from shared_spec.results.prices import Prices
 
 
@@ -23,15 +25,15 @@ def derive(result: Result, prices: Prices) -> list[Figure]:
         if not outcomes:
             figures += _missing(phase, f"the {phase.name} {NOT_RUN}")
         for outcome in outcomes:
-            if outcome["status"] == "ok":
-                derived = map(_finite, phase.derive(outcome["measurements"], Source(result, outcome, prices)))
-                figures += [_of_ranks(figure, ranks_of(result).size) for figure in derived]
+            if isinstance(outcome, Done):
+                derived = map(_finite, phase.derive(outcome.measurements, Source(result.content, outcome, prices)))
+                figures += [_of_ranks(figure, world_size(result.content)) for figure in derived]
             else:
-                figures += _missing(phase, f"the {phase.name} phase failed: {outcome['reason']}")
+                figures += _missing(phase, f"the {phase.name} phase failed: {outcome.reason}")
     return figures
 
 
-def _missing(phase: Phase, reason: str) -> Iterator[Figure]:
+def _missing(phase: Phase[Any], reason: str) -> Iterator[Figure]:
     return all_absent([metric.key for metric in phase.metrics], reason)
 
 

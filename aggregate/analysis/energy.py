@@ -1,27 +1,28 @@
 """Joules: which meter they are from, and whether they can be true."""
 
-from aggregate.analysis.phase import Head
-from aggregate.analysis.plausibility import Problems
-from aggregate.analysis.result import Measured
+from aggregate.analysis.metrics import Figure, absent
+from aggregate.analysis.plausibility import Problems, world_size
+from shared_spec.results.format import Result
+from shared_spec.results.measurements import Energy
 
 MIN_WATTS, MAX_WATTS = 1.0, 5e3
 """What a device that trains takes at least, and at most a machine with one: joules in the wrong unit are found out."""
 
 
-def meter(energy: Measured) -> str:
+def meter(energy: Energy) -> str:
     """Which meter a figure is from and what it covers: figures compare only where this is the same."""
-    return f"{energy['source']}: {energy['scope']}"
+    return f"{energy.source}: {energy.scope}"
 
 
-def unmetered(energy: Measured) -> str:
-    """Why there are no joules."""
-    return energy["reason"] or "the meter gave no figure"
+def figure(metric: str, value: float | None, energy: Energy) -> Figure:
+    """A figure that follows from joules, or why there are none."""
+    if value is None:
+        return absent(metric, energy.reason or "the meter gave no figure")
+    return Figure(metric, value, energy.samples, notes=(meter(energy),))
 
 
-def contradictions(energy: Measured, seconds: float, here: str, head: Head, min_watts: float = MIN_WATTS) -> Problems:
-    """Neither joules nor a reason, or more watts than such a machine takes, or fewer."""
-    joules = energy["joules"]
-    if (joules is None) == (energy["reason"] is None):
-        yield here, "must have either joules or the reason why there are none"
-    if joules is not None and not min_watts <= (watts := joules / seconds) <= MAX_WATTS * head.world_size:
-        yield f"{here}/joules", f"is {joules:g} in {seconds:g} s: {watts:.3g} W, which no such machine takes"
+def contradictions(energy: Energy, seconds: float, here: str, result: Result, min_watts: float = MIN_WATTS) -> Problems:
+    """More watts than such a machine takes, or fewer."""
+    watts = energy.watts(seconds)
+    if watts is not None and not min_watts <= watts <= MAX_WATTS * world_size(result):
+        yield f"{here}/joules", f"is {energy.joules:g} in {seconds:g} s: {watts:.3g} W, which no such machine takes"

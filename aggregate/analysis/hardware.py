@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from aggregate.analysis.result import Result
+from shared_spec.results.format import Result
 
 FILLER = r"\((R|TM|C)\)|\s@.*|\b(CPU|Processor|\d+-Cores?|GeForce)\b|\bwith .*"
 """What device names hold that tells no two apart."""
@@ -46,12 +46,13 @@ class Hardware:
 
 def hardware_of(result: Result) -> Hardware:
     """The hardware of a result; "unknown device" where no phase came so far as to say."""
-    backend, cores = result.backend, result.content["environment"].get("cpu_physical_cores")
+    backend, cores = result.backend, result.environment.get("cpu_physical_cores")
     if backend is None:
-        return Hardware(result.content["device"], "unknown device", 1, None)
-    device = backend["device"]
-    counted = device["kind"] == "cpu" and type(cores) is int and 0 < cores < 10**6
-    return Hardware(device["kind"], device["name"], int(device["count"]), cores if counted else None)
+        return Hardware(result.device, "unknown device", 1, None)
+    device = backend.device
+    if device.kind != "cpu" or type(cores) is not int or not 0 < cores < 10**6:
+        cores = None
+    return Hardware(device.kind, device.name, device.count, cores)
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Ranks:
 
 def ranks_of(result: Result) -> Ranks:
     """The ranks of a result."""
-    if (parallel := result.content["parallel"]) is None:
+    if (parallel := result.parallel) is None:
         return Ranks()
-    hosts = f"{parallel['hosts']} host{'s' * (parallel['hosts'] != 1)}" if parallel["hosts"] else None
-    how = ", ".join(filter(None, (parallel["engine"], parallel["transport"], hosts)))
-    return Ranks(parallel["world_size"], parallel["scaling"], how, parallel["engine"] or "")
+    hosts = f"{parallel.hosts} host{'s' * (parallel.hosts != 1)}" if parallel.hosts else None
+    how = ", ".join(filter(None, (parallel.engine, parallel.transport, hosts)))
+    return Ranks(parallel.world_size, parallel.scaling, how, parallel.engine or "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregate.analysis.merging import Run
+from shared_spec.results.format import TrainingDone
 
 MAX_TRACED = 40
 """Runs of a section whose loss traces are laid over each other in pairs: 780 of them."""
@@ -54,7 +55,7 @@ class Divergence:
     @property
     def precisions(self) -> list[str]:
         """Of the two runs, each once: ["fp32"], or ["fp32", "bf16"]."""
-        return sorted({run.content["precision"] for run in (self.first, self.second)}, reverse=True)
+        return sorted({run.content.precision for run in (self.first, self.second)}, reverse=True)
 
     @property
     def width(self) -> float:
@@ -66,13 +67,12 @@ def traces(members: Sequence[Run]) -> Traces:
     """The loss traces of runs of one workload, those that may be laid over each other together."""
     by_key: defaultdict[TraceKey, dict[str, np.ndarray]] = defaultdict(dict)
     for letter, result in ((run.letter, result) for run in members for result in run.results):
-        data, initial = result.content["data"], result.content["initial_params"]["fingerprint"]
-        checksums = (data["source"], *sorted(f"{name}={value}" for name, value in data["checksums"].items()))
-        for outcome in result.outcomes("training"):
-            if outcome["status"] == "ok" and outcome["measurements"]["loss_trace"]:
-                measured = outcome["measurements"]
-                key = TraceKey(checksums, initial, int(measured["batch_size"]), int(outcome["seed"]))
-                by_key[key].setdefault(letter, np.array(measured["loss_trace"], dtype=float))
+        data, initial = result.content.data, result.content.initial_params.fingerprint
+        checksums = (data.source, *sorted(f"{name}={value}" for name, value in data.checksums.items()))
+        for outcome in result.content.phases:
+            if isinstance(outcome, TrainingDone) and (trace := outcome.measurements.loss_trace):
+                key = TraceKey(checksums, initial, outcome.measurements.batch_size, outcome.seed)
+                by_key[key].setdefault(letter, np.array(trace, dtype=float))
     return dict(by_key)
 
 

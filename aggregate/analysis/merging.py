@@ -7,16 +7,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from aggregate.analysis.derive import derive
 from aggregate.analysis.hardware import Hardware, Ranks, hardware_of, ranks_of
 from aggregate.analysis.metrics import NOT_RUN, Figure
 from aggregate.analysis.phases.conformance import STATUSES, conformance_of
 from aggregate.analysis.registry import METRIC
-from aggregate.analysis.result import Measured, Result
+from aggregate.analysis.result import Result
 from aggregate.analysis.standard import is_standard
+from shared_spec.results import format
+from shared_spec.results.format import AnyOutcome
+from shared_spec.results.measurements import Measurements
 from shared_spec.results.prices import Prices
+
+M = TypeVar("M", bound=Measurements)
 
 THROTTLE = "gpu_throttle_reasons"
 """Name of that list in the state of a machine."""
@@ -42,22 +47,22 @@ class Run:
         return self.results[0]
 
     @property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> format.Result:
         """Of the first result."""
         return self.result.content
 
     @property
     def profiles(self) -> list[str]:
         """Names of the profiles that the results were measured with, each once."""
-        return list(dict.fromkeys(result.content["profile"]["name"] for result in self.results))
+        return list(dict.fromkeys(result.content.profile.name for result in self.results))
 
-    def outcomes(self, phase: str) -> list[dict[str, Any]]:
+    def outcomes(self, phase: str) -> list[AnyOutcome]:
         """The outcomes of a phase in all the results, failed ones included."""
         return [outcome for result in self.results for outcome in result.outcomes(phase)]
 
-    def measured(self, phase: str) -> list[Measured]:
+    def measured(self, kind: type[M]) -> list[M]:
         """The measurements of a phase in all the results."""
-        return [measured for result in self.results for measured in result.measured(phase)]
+        return [measured for result in self.results for measured in result.measured(kind)]
 
     @cached_property
     def figures(self) -> dict[tuple[str, int | None], list[Figure]]:
@@ -75,12 +80,12 @@ class Run:
     @cached_property
     def hardware(self) -> Hardware:
         """What it ran on."""
-        return hardware_of(self.result)
+        return hardware_of(self.content)
 
     @cached_property
     def ranks(self) -> Ranks:
         """How many processes trained together."""
-        return ranks_of(self.result)
+        return ranks_of(self.content)
 
     @cached_property
     def conformance(self) -> tuple[str, str]:
@@ -103,32 +108,32 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The columns of the data frame that say what ran."""
-        c, backend, hardware = self.content, self.result.backend, self.hardware
-        commits = [result.content["software"]["git_commit"] for result in self.results]
-        clean = [result.content["software"]["git_clean"] for result in self.results]
+        c, backend, hardware = self.content, self.content.backend, self.hardware
+        commits = [result.content.software.git_commit for result in self.results]
+        clean = [result.content.software.git_clean for result in self.results]
         return {
             "run": self.letter,
             "runs": len(self.results),
             "file": _joined(result.file for result in self.results),
             "file_sha256": _joined(result.sha256 for result in self.results),
-            "run_id": _joined(result.content["run_id"] for result in self.results),
-            "created": c["created"],
-            "platform": c["platform"],
-            "engine": c["engine"],
-            "framework": f"{backend['framework']} {backend['framework_version']}" if backend else "",
+            "run_id": _joined(result.content.run_id for result in self.results),
+            "created": c.created,
+            "platform": c.platform,
+            "engine": c.engine,
+            "framework": f"{backend.framework} {backend.framework_version}" if backend else "",
             "device_kind": hardware.kind,
             "device_name": hardware.name,
             "cores": hardware.cores,
             "world_size": self.ranks.size,
             "scaling": self.ranks.scaling,
-            "precision": c["precision"],
+            "precision": c.precision,
             "effective_precision": effective_precision(self.result),
             "profile": _joined(self.profiles),
-            "data": c["data"]["source"],
+            "data": c.data.source,
             "conformance": self.conformance[0],
-            "spec_name": c["spec"]["name"],
-            "spec_fingerprint": c["spec"]["fingerprint"],
-            "spec_standard": is_standard(c["spec"]["fingerprint"]),
+            "spec_name": c.spec.name,
+            "spec_fingerprint": c.spec.fingerprint,
+            "spec_standard": is_standard(c.spec.fingerprint),
             "git_commit": _joined(commit for commit in commits if commit) or None,
             "git_clean": None if None in clean else all(clean),
         }
@@ -150,21 +155,21 @@ def _sameness(result: Result) -> tuple[Any, ...]:
     The standard workload comes first, then what belongs beside one another. A result that does not say what it ran
     on is like no other.
     """
-    c, backend, hardware = result.content, result.backend, hardware_of(result)
-    other = not is_standard(c["spec"]["fingerprint"])
+    c, backend, hardware = result.content, result.content.backend, hardware_of(result.content)
+    other = not is_standard(c.spec.fingerprint)
     failed = conformance_of(result)[0] == "failed"
-    section = (other, c["spec"]["name"], c["spec"]["fingerprint"], c["precision"] != "fp32", failed)
-    ran = (c["platform"], hardware.short.casefold(), hardware.kind, c["engine"], c["data"]["source"])
-    ranks = ranks_of(result)
-    framework = (backend["framework"], backend["framework_version"]) if backend else ("", "")
-    alone = "" if hardware.known else c["run_id"]
+    section = (other, c.spec.name, c.spec.fingerprint, c.precision != "fp32", failed)
+    ran = (c.platform, hardware.short.casefold(), hardware.kind, c.engine, c.data.source)
+    ranks = ranks_of(c)
+    framework = (backend.framework, backend.framework_version) if backend else ("", "")
+    alone = "" if hardware.known else c.run_id
     together = (ranks.size, ranks.scaling, ranks.how)
     return (*section, *ran, *together, *framework, effective_precision(result), alone)
 
 
 def runs(results: Sequence[Result], prices: Prices) -> list[Run]:
     """The results in the order of the tables, those of the same thing together, each group with its letter."""
-    ordered = sorted(results, key=lambda result: (*_sameness(result), result.content["created"], result.file))
+    ordered = sorted(results, key=lambda result: (*_sameness(result), result.content.created, result.file))
     groups = [tuple(group) for _, group in itertools.groupby(ordered, key=_sameness)]
     return [Run(letter, group, prices) for letter, group in zip(letters(), groups, strict=False)]
 
@@ -201,25 +206,26 @@ def merged(repeats: Sequence[Figure]) -> dict[str, Any]:
 
 def effective_precision(result: Result) -> str:
     """As the framework says; empty where no phase came so far."""
-    backend = result.backend
-    return backend["precision"]["effective"] if backend else ""
+    backend = result.content.backend
+    return backend.precision.effective if backend else ""
 
 
 def _notes(result: Result) -> list[str]:
     status, why = conformance_of(result)
-    notes = list(result.content["warnings"])
-    if result.content["data"]["source"] == "synthetic" and not any("synthetic" in text for text in notes):
+    notes = list(result.content.warnings)
+    if result.content.data.source == "synthetic" and not any("synthetic" in text for text in notes):
         notes.insert(0, "measured on the synthetic stand-in, not on CIFAR-100")
     if status == "not checked":
         notes.insert(0, f"not checked: {why}")
     effective = effective_precision(result)
-    if effective not in ("", result.content["precision"]):
+    if effective not in ("", result.content.precision):
         notes.append(f"effective precision: {effective}")
     return list(dict.fromkeys([*notes, *_throttling(result.content)]))
 
 
-def _throttling(content: dict[str, Any]) -> list[str]:
+def _throttling(result: format.Result) -> list[str]:
     """What held the GPU's clock down at the start and at the end; being idle does not count."""
-    seen = [reason for when in ("state_before", "state_after") for reason in content[when].get(THROTTLE) or ()]
-    reasons = [reason for reason in dict.fromkeys(map(str, seen)) if "idle" not in reason]
+    states = (result.state_before.get(THROTTLE), result.state_after.get(THROTTLE))
+    seen = dict.fromkeys(str(reason) for state in states if isinstance(state, tuple) for reason in state)
+    reasons = [reason for reason in seen if "idle" not in reason]
     return [f"the GPU's clock was held down: {', '.join(reasons)}"] if reasons else []

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, NamedTuple, TypeVar
 
 from aggregate.analysis.metrics import Figure, Metric
 from aggregate.analysis.plausibility import Problems
-from aggregate.analysis.result import Measured, Result
+from shared_spec.results import format
+from shared_spec.results.format import Done
+from shared_spec.results.measurements import Measurements
 from shared_spec.results.prices import Prices
-from shared_spec.workload.spec import Spec
+from shared_spec.workload.spec import PhaseName
+
+M = TypeVar("M", bound=Measurements)
 
 
 @dataclass(frozen=True)
@@ -21,61 +25,57 @@ class Source:
         prices: what a price is found in.
     """
 
-    result: Result
-    outcome: dict[str, Any]
+    result: format.Result
+    outcome: Done
     prices: Prices
 
 
-@dataclass(frozen=True)
-class Head:
-    """What measurements must agree with: the head of the result, and its spec."""
+class Work(NamedTuple):
+    """Work that several phases time.
 
-    content: dict[str, Any]
-    spec: Spec
+    Attributes:
+        what: a training step, or an inference of one image.
+        pointer: within the measurements.
+        seconds: it took.
+    """
 
-    @property
-    def world_size(self) -> int:
-        """Ranks that trained together; 1 for one process."""
-        size: int = (self.content["parallel"] or {}).get("world_size", 1)
-        return size
-
-    def measured(self, phase: str) -> list[Measured]:
-        """The measurements of another phase of the same result."""
-        return [o["measurements"] for o in self.content["phases"] if o["phase"] == phase and o["status"] == "ok"]
+    what: str
+    pointer: str
+    seconds: float
 
 
-def _no_time(measured: Measured) -> float:
+def _no_time(measured: Measurements) -> float:
     return 0.0
 
 
-def _no_windows(measured: Measured) -> dict[str, float]:
+def _no_windows(measured: Measurements) -> dict[str, float]:
     return {}
 
 
-def _no_work(measured: Measured, head: Head) -> Iterator[tuple[str, str, float]]:
+def _no_work(measured: Measurements, result: format.Result) -> Iterator[Work]:
     return iter(())
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Generic[M]):
     """A phase, from its measurements to its figures.
 
     Attributes:
         name: as results have it.
         metrics: its figures, in the order of the tables.
         derive: the figures of one outcome that ended well.
-        contradictions: what in its measurements cannot be true; gets the JSON pointer of these.
+        contradictions: what in its measurements cannot be true; gets the JSON pointer of these, and the whole result.
         seconds: what it timed, which cannot exceed the life of its process.
         windows: seconds of the windows that a profile asks a least length of, by pointer within the measurements.
         asked: the profile's field that says how long these are at least.
-        work: work that other phases time too, as (what, pointer within the measurements, seconds).
+        work: what it timed of work that other phases time too.
     """
 
-    name: str
+    name: PhaseName
     metrics: tuple[Metric, ...]
-    derive: Callable[[Measured, Source], Iterator[Figure]]
-    contradictions: Callable[[Measured, str, Head], Problems]
-    seconds: Callable[[Measured], float] = _no_time
-    windows: Callable[[Measured], dict[str, float]] = _no_windows
+    derive: Callable[[M, Source], Iterator[Figure]]
+    contradictions: Callable[[M, str, format.Result], Problems]
+    seconds: Callable[[M], float] = _no_time
+    windows: Callable[[M], dict[str, float]] = _no_windows
     asked: str = ""
-    work: Callable[[Measured, Head], Iterator[tuple[str, str, float]]] = _no_work
+    work: Callable[[M, format.Result], Iterator[Work]] = _no_work

@@ -1,12 +1,13 @@
 """What two figures of the same thing may differ by before one of them must be wrong."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+
+from shared_spec.results.format import Result
+from shared_spec.results.stability import Blocks
 
 Problems = Iterator[tuple[str, str]]
 """As (JSON pointer, what)."""
-Blocks = Sequence[Sequence[float]]
-"""Rows of [steps, seconds]."""
 
 CLOCK_TOLERANCE = 1.01
 """What a phase timed may exceed the life of its process by this factor: the two are read from different clocks."""
@@ -27,8 +28,13 @@ def total_seconds(blocks: Blocks) -> float:
 
 
 def step_seconds(blocks: Blocks) -> float:
-    """Seconds a step."""
+    """Mean seconds a step."""
     return total_seconds(blocks) / sum(steps for steps, _ in blocks)
+
+
+def world_size(result: Result) -> int:
+    """Ranks that trained together; 1 for one process."""
+    return result.parallel.world_size if result.parallel else 1
 
 
 def apart(here: str, seconds: float, what: str, other: float) -> Problems:

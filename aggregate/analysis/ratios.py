@@ -11,16 +11,18 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
 from aggregate.analysis.merging import Run
-from aggregate.analysis.phases import inference
 from aggregate.analysis.sections import Section
 from shared_spec.errors import UserError
+from shared_spec.results.measurements import BatchWindow, Inference, Latency, Training
 from shared_spec.results.stability import MIN_BOOTSTRAP, step_rate
+
+T = TypeVar("T")
 
 FASTER_IS = {
     "training_throughput": +1,
@@ -88,7 +90,7 @@ def baseline_of(section: Section, wanted: str, all_runs: Sequence[Run]) -> Run |
         return section.runs[0]
     named = [run for run in all_runs if wanted.casefold() in _names(run)]
     if not named:
-        known = ", ".join(f"{run.letter} ({run.content['platform']}/{run.content['engine']})" for run in all_runs[:20])
+        known = ", ".join(f"{run.letter} ({run.content.platform}/{run.content.engine})" for run in all_runs[:20])
         raise UserError(f"--baseline {wanted}: no run is called so; choose a letter, platform or file: {known}.")
     here = [run for run in section.runs if run in named]
     counterparts = [run for run in section.runs if _thing(run) == _thing(named[0])]
@@ -97,12 +99,12 @@ def baseline_of(section: Section, wanted: str, all_runs: Sequence[Run]) -> Run |
 
 def _names(run: Run) -> set[str]:
     c = run.content
-    names = {run.letter, c["platform"], c["engine"], f"{c['platform']}/{c['engine']}", run.hardware.short}
+    names = {run.letter, c.platform, c.engine, f"{c.platform}/{c.engine}", run.hardware.short}
     return {name.casefold() for name in names | {run.hardware.model} | {result.file for result in run.results}}
 
 
 def _thing(run: Run) -> tuple[str, ...]:
-    return run.content["platform"], run.content["engine"], run.hardware.short, run.ranks.words
+    return run.content.platform, run.content.engine, run.hardware.short, run.ranks.words
 
 
 def ratios(runs: Sequence[Run], baseline: Run) -> dict[tuple[str, str], Ratio]:
@@ -167,7 +169,7 @@ def _incomparable(run: Run, baseline: Run, metric: str) -> str:
             return f"{whose}{lacking[0]}"
         if not len(_repeats(one, metric)):
             return f"{whose}{figures[0].reason if figures else 'not measured'}"
-    if metric in ("full_throughput", "time_to_target") and run.content["data"] != baseline.content["data"]:
+    if metric in ("full_throughput", "time_to_target") and run.content.data != baseline.content.data:
         return "trained on different data"
     return ""
 
@@ -181,30 +183,28 @@ def _repeats(run: Run, metric: str) -> np.ndarray:
 def _parts(run: Run, metric: str) -> np.ndarray:
     """The metric's value in consecutive parts of every repeat; empty for what has no parts."""
     if metric == "training_throughput":
-        measured = run.measured("training")
-        return np.concatenate([m["batch_size"] * _block_parts([m["window_blocks"]]) for m in measured])
+        return np.concatenate([_window_parts(measured) for measured in run.measured(Training)])
     if metric == "inference_best":
-        best = [max(m["sizes"], key=inference.images_per_second) for m in run.measured("inference")]
-        return np.concatenate([size["batch_size"] * _block_parts([size["window_blocks"]]) for size in best])
+        return np.concatenate([_window_parts(measured.fastest) for measured in run.measured(Inference)])
     if metric in ("latency_median", "latency_p90"):
         q = 50 if metric == "latency_median" else 90
-        return np.concatenate([_sample_parts(m["host_to_host_seconds"], q) for m in run.measured("latency")])
+        return np.concatenate([_sample_parts(m.host_to_host_seconds, q) for m in run.measured(Latency)])
     return np.array([])
 
 
-def _block_parts(windows: Sequence[list[list[float]]]) -> np.ndarray:
-    """Steps per second of consecutive parts of windows; parts too short to divide by are none."""
-    cut = [_cut(blocks, min(MAX_PARTS, len(blocks))) for blocks in windows]
-    rates: np.ndarray = np.array([step_rate(part) for parts in cut for part in parts])
-    finite: np.ndarray = rates[np.isfinite(rates)]
+def _window_parts(window: BatchWindow) -> np.ndarray:
+    """Images per second of consecutive parts of a window; parts too short to divide by are none."""
+    blocks = window.window_blocks
+    rates: np.ndarray = np.array([step_rate(part) for part in _cut(blocks, min(MAX_PARTS, len(blocks)))])
+    finite: np.ndarray = window.batch_size * rates[np.isfinite(rates)]
     return finite
 
 
-def _sample_parts(samples: list[float], q: int) -> np.ndarray:
+def _sample_parts(samples: Sequence[float], q: int) -> np.ndarray:
     return np.array([np.percentile(part, q) for part in _cut(samples, min(MAX_PARTS, len(samples) // MIN_SAMPLES))])
 
 
-def _cut(values: list[Any], parts: int) -> list[list[Any]]:
+def _cut(values: Sequence[T], parts: int) -> list[Sequence[T]]:
     """Consecutive parts of nearly equal length."""
     edges = [round(i * len(values) / parts) for i in range(parts + 1)] if parts else []
     return [values[i:j] for i, j in itertools.pairwise(edges)]

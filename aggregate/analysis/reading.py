@@ -4,14 +4,14 @@ A file is read in one straight line: bytes, JSON, this version's words, this pro
 """
 
 import contextlib
-import functools
 import gc
+import gzip
 import hashlib
-import json
+import io
 import os
 import stat
-import sys
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,16 @@ from typing import Any
 
 from aggregate.analysis import contradictions
 from aggregate.analysis.result import Result
-from shared_spec import files
+from shared_spec import files, schema
 from shared_spec.errors import UserError
 from shared_spec.results import format
-from shared_spec.workload.spec import Spec, parse_spec
+from shared_spec.results.measurements import Latency, Training
+from shared_spec.results.upgrade import OLDER_VERSIONS, upgrade
 
+PATTERNS = ("*.json", "*.json.gz")
 MAX_BYTES = 64 * 2**20
 """A full run on a fast GPU keeps some 200,000 samples: about 5 MB."""
+TOO_LARGE = f"is larger than the {MAX_BYTES // 2**20} MiB that a result file may have"
 MAX_PROBLEMS = 100
 """Problems listed of one file; the rest are counted."""
 
@@ -78,7 +81,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @_no_garbage_collection()
 def load(paths: Iterable[str | Path]) -> Loaded:
-    """Read result files; a folder stands for the *.json files in it.
+    """Read result files; a folder stands for the *.json and *.json.gz files in it.
 
     Every problem of every file is reported; the files without any are returned all the same. Never raises for
     what a file holds.
@@ -102,7 +105,7 @@ def _expand(paths: Iterable[str | Path], problems: list[Problem]) -> Iterator[Pa
         path = Path(argument)
         if os.path.isdir(path):  # unlike Path.is_dir, False where the system does not let us look
             # Hidden files are not results: a run that is under way keeps its own there.
-            inside = sorted(file for file in path.glob("*.json") if not file.name.startswith("."))
+            inside = sorted(f for p in PATTERNS for f in path.glob(p) if not f.name.startswith("."))
             if not inside:
                 problems.append(Problem(str(argument), "", "is a folder without *.json files"))
             yield from inside
@@ -120,11 +123,13 @@ def _read(path: Path) -> Result:
     """
     try:
         data = _bytes(path)
-        content = _upgraded(files.loads(data.decode("utf-8")))
-        spec = _typed(content)
-        if problems := list(contradictions.problems(content, spec)):
+        content = _clean_all(files.loads(_unpacked(data, path).decode("utf-8")))
+        result = format.parse(_upgraded(content))
+        if problems := list(contradictions.problems(result)):
             raise _Refused(problems)
-        return Result(clean(path.name), _clean_all(content), spec, hashlib.sha256(data).hexdigest())
+        return Result(clean(path.name), result, hashlib.sha256(data).hexdigest())
+    except schema.Invalid as invalid:
+        raise _Refused(invalid.problems) from None
     except OSError as error:
         message = f"cannot be read ({error.strerror})"
     except UnicodeDecodeError:
@@ -153,7 +158,25 @@ def _bytes(path: Path) -> bytes:
             data = file.read(MAX_BYTES + 1)
         if len(data) <= MAX_BYTES:
             return data
-    raise UserError(f"is larger than the {MAX_BYTES // 2**20} MiB that a result file may have")
+    raise UserError(TOO_LARGE)
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    """What is in a .gz file, whatever that claims to be the size of it; what any other file holds.
+
+    Raises:
+        UserError: it is no such file, or larger than MAX_BYTES when unpacked.
+    """
+    if path.suffix != ".gz":
+        return data
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            unpacked = file.read(MAX_BYTES + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise UserError(f"is not valid gzip ({error}); it may be truncated") from None
+    if len(unpacked) > MAX_BYTES:
+        raise UserError(f"{TOO_LARGE}, when unpacked")
+    return unpacked
 
 
 def _upgraded(content: Any) -> Any:
@@ -164,54 +187,13 @@ def _upgraded(content: Any) -> Any:
     """
     if not isinstance(content, dict):
         return content
-    content = format.upgrade(content)
+    content = upgrade(content)
     version = content.get("schema_version")
     if isinstance(version, str) and version != format.SCHEMA_VERSION:
-        readable = " and ".join((*format.OLDER_VERSIONS, format.SCHEMA_VERSION))
+        readable = " and ".join((*OLDER_VERSIONS, format.SCHEMA_VERSION))
         advice = f"this program reads {readable}; use the deit-bench that wrote it"
         raise _Refused([("/schema_version", f"is {version!r:.40}, and {advice}")])
     return content
-
-
-def _typed(content: Any) -> Spec:
-    """The spec of a result that fits the schema.
-
-    Raises:
-        _Refused: it does not, or its spec is not a valid one.
-    """
-    if problems := format.problems(content) or list(_too_large(content)):
-        raise _Refused(problems)
-    spec, wrong = _parsed_spec(json.dumps(content["spec"]["content"]))
-    if spec is None:
-        raise _Refused((f"/spec/content{pointer}", message) for pointer, message in wrong)
-    return spec
-
-
-def _too_large(value: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
-    """Integers that no float can hold: the schema bounds most fields but not all, and arithmetic would overflow."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _too_large(item, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
-    elif isinstance(value, list) and not _floats(value):
-        for i, item in enumerate(value):
-            yield from _too_large(item, f"{pointer}/{i}")
-    elif isinstance(value, int) and abs(value) > sys.float_info.max:
-        yield pointer, "is a number too large for a float"
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed_spec(text: str) -> tuple[Spec | None, tuple[tuple[str, str], ...]]:
-    """The spec in a JSON text and what is wrong with it; many results are of the same one."""
-    content = files.loads(text)
-    wrong = tuple(
-        (pointer.rstrip("/"), message) for pointer, message in files.problems(content, "workload/spec.schema.json")
-    )
-    if wrong:
-        return None, wrong
-    try:
-        return parse_spec(content, "the spec"), ()
-    except UserError as error:
-        return None, (("", str(error)),)
 
 
 def _refuse_twin(result: Result, path: Path, first_of: dict[object, Path]) -> None:
@@ -220,7 +202,7 @@ def _refuse_twin(result: Result, path: Path, first_of: dict[object, Path]) -> No
     Raises:
         _Refused: an earlier one was the same run, or holds its samples.
     """
-    run_id, samples = result.content["run_id"], _samples(result)
+    run_id, samples = result.content.run_id, _samples(result)
     for key, pointer, words in ((run_id, "/run_id", "is the run of"), (samples, "/phases", "hold the very samples of")):
         if (first := first_of.setdefault(key, path)) != path:
             raise _Refused([(pointer, f"{words} {first.name} again; only that one is compared")])
@@ -228,8 +210,8 @@ def _refuse_twin(result: Result, path: Path, first_of: dict[object, Path]) -> No
 
 def _samples(result: Result) -> object:
     """What tells a run's samples from those of any other: two runs never time the same to the last digit."""
-    windows = [tuple(map(tuple, measured["window_blocks"])) for measured in result.measured("training")]
-    latencies = [tuple(measured["host_to_host_seconds"]) for measured in result.measured("latency")]
+    windows = [measured.window_blocks for measured in result.measured(Training)]
+    latencies = [measured.host_to_host_seconds for measured in result.measured(Latency)]
     return hash((*windows, *latencies)) if windows or latencies else object()
 
 

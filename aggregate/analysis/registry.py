@@ -1,8 +1,11 @@
 """All phases, and with them all metrics, in the order of the tables."""
 
+from typing import Any
+
+from aggregate.analysis.phase import Phase
 from aggregate.analysis.phases import conformance, convergence, inference, latency, matmul_peak, max_batch, training
 
-PHASES = (
+PHASES: tuple[Phase[Any], ...] = (
     conformance.PHASE,
     training.PHASE,
     latency.PHASE,
@@ -11,6 +14,6 @@ PHASES = (
     convergence.PHASE,
     matmul_peak.PHASE,
 )
-PHASE = {phase.name: phase for phase in PHASES}
+PHASE: dict[str, Phase[Any]] = {phase.name: phase for phase in PHASES}
 METRICS = tuple(metric for phase in PHASES for metric in phase.metrics)
 METRIC = {metric.key: metric for metric in METRICS}

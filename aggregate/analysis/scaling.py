@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aggregate.analysis import ratios
 from aggregate.analysis.merging import Run
 from aggregate.analysis.ratios import Ratio
+from shared_spec.results.measurements import RanksTraining, Training
 from shared_spec.results.stability import step_rate
 
 DEFINITION = (
@@ -38,28 +39,29 @@ class Point:
     @property
     def global_batch(self) -> float | None:
         """Images a step, of all ranks together; None where nothing was trained."""
-        return _median([measured["batch_size"] for measured in self.run.measured("training")])
+        return _median([measured.batch_size for measured in self.run.measured(Training)])
 
     @property
     def slowest_rank(self) -> float | None:
         """How much longer the slowest rank's steps took than the fastest one's, %, in the median repeat."""
-        windows = [measured["parallel"]["rank_window_blocks"] for measured in self.run.measured("training")]
+        windows = [ranks.rank_window_blocks for ranks in self._of_ranks]
         rates = [[step_rate(blocks) for blocks in of_ranks] for of_ranks in windows]
         return _median([100 * (max(each) / min(each) - 1) for each in rates])
 
     @property
     def communication_seconds(self) -> float | None:
         """Of a step, in the median repeat; None where the engine does not tell."""
-        return self._of_step("communication_seconds")
+        return _median([ranks.communication_seconds for ranks in self._of_ranks])
 
     @property
     def overlapped_seconds(self) -> float | None:
         """Of it behind the backward pass; None where the engine does not tell."""
-        return self._of_step("overlapped_seconds")
+        return _median([ranks.overlapped_seconds for ranks in self._of_ranks])
 
-    def _of_step(self, name: str) -> float | None:
-        values = [measured["parallel"][name] for measured in self.run.measured("training")]
-        return _median([value for value in values if value is not None])
+    @property
+    def _of_ranks(self) -> list[RanksTraining]:
+        """What the ranks saw, in each repeat."""
+        return [measured.parallel for measured in self.run.measured(Training) if measured.parallel]
 
     @property
     def shared_cores(self) -> float | None:
@@ -67,14 +69,16 @@ class Point:
 
         More such ranks are no more hardware.
         """
-        hosts = self.run.content["parallel"]["hosts"]
+        hosts = self.run.content.parallel.hosts if self.run.content.parallel else None
         if self.run.hardware.kind != "cpu" or not hosts or hosts >= self.run.ranks.size:
             return None
         return float(100 * hosts / self.run.ranks.size)
 
 
-def _median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
+def _median(values: Sequence[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def sections(all_runs: Sequence[Run]) -> list[Section]:
 
 
 def _section_of(run: Run) -> tuple[str, str, bool]:
-    return run.content["spec"]["fingerprint"], run.content["precision"], run.conformance[0] == "failed"
+    return run.content.spec.fingerprint, run.content.precision, run.conformance[0] == "failed"
 
 
 def _section(precision: str, failed: bool, members: tuple[Run, ...]) -> Section:
@@ -70,9 +70,7 @@ def same_hardware(members: Sequence[Run]) -> list[tuple[str, tuple[Run, ...]]]:
     for run in members:
         if run.hardware.known:
             by_device[run.hardware.kind, run.hardware.short.casefold(), run.ranks.size, run.ranks.scaling].append(run)
-    groups = [
-        group for group in by_device.values() if len({(r.content["platform"], r.content["engine"]) for r in group}) > 1
-    ]
+    groups = [group for group in by_device.values() if len({(r.content.platform, r.content.engine) for r in group}) > 1]
     return [(group[0].hardware.short, tuple(group)) for group in groups]
 
 
@@ -81,7 +79,7 @@ def same_framework(members: Sequence[Run]) -> list[tuple[str, tuple[Run, ...]]]:
     by_engine: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in members:
         if run.hardware.known:
-            by_engine[run.content["platform"], run.content["engine"], run.ranks.words].append(run)
+            by_engine[run.content.platform, run.content.engine, run.ranks.words].append(run)
     groups = [group for group in by_engine.values() if len({r.hardware.short.casefold() for r in group}) > 1]
     return [
         (", ".join(filter(None, dict.fromkeys(key))), tuple(group))

@@ -7,7 +7,7 @@ import numpy as np
 
 from aggregate.analysis.energy import meter
 from aggregate.analysis.merging import Run, merged
-from aggregate.analysis.phases import training
+from shared_spec.results.measurements import Convergence, Latency, Training
 
 BY_BATCH = ("batch_throughput", "batch_memory", "inference_throughput")
 """Metrics that are known at several batch sizes."""
@@ -20,23 +20,23 @@ def drawable(values: np.ndarray) -> bool:
 
 def block_rates(run: Run) -> np.ndarray:
     """Training images/s of all blocks of all repeats."""
-    each = [training.block_images_per_second(measured) for measured in run.measured("training")]
-    return np.array([rate for rates in each for rate in rates])
+    each = run.measured(Training)
+    return np.array([rate for measured in each for rate in measured.block_images_per_second])
 
 
 def throughputs(run: Run) -> list[float]:
     """Training images/s of every repeat."""
-    return [training.images_per_second(measured) for measured in run.measured("training")]
+    return [measured.images_per_second for measured in run.measured(Training)]
 
 
 def latencies(run: Run) -> np.ndarray:
     """Batch-1 latencies of all repeats, ms."""
-    return 1e3 * np.array([t for measured in run.measured("latency") for t in measured["host_to_host_seconds"]])
+    return 1e3 * np.array([t for measured in run.measured(Latency) for t in measured.host_to_host_seconds])
 
 
 def latency_quantiles(run: Run) -> tuple[float, float]:
     """Median and p90 of the latency, ms: the median of the repeats of either, as in the table."""
-    each = [np.percentile(measured["host_to_host_seconds"], (50, 90)) for measured in run.measured("latency")]
+    each = [np.percentile(measured.host_to_host_seconds, (50, 90)) for measured in run.measured(Latency)]
     median, p90 = 1e3 * np.median(each, axis=0)
     return float(median), float(p90)
 
@@ -77,8 +77,8 @@ def by_batch(run: Run, metric: str) -> list[tuple[int, float]]:
 
 def meters(run: Run) -> list[str]:
     """Which meters the figures of the training are from: those of different ones do not compare."""
-    energies = [measured["energy"] for measured in run.measured("training")]
-    return list(dict.fromkeys(meter(energy) for energy in energies if energy["joules"] is not None))
+    energies = [measured.energy for measured in run.measured(Training)]
+    return list(dict.fromkeys(meter(energy) for energy in energies if energy.joules is not None))
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ def curves(run: Run) -> list[Curve]:
     """Of every full training of a run."""
     rental = run.prices.rental(run.hardware.model, run.hardware.cores)
     made = []
-    for measured in run.measured("convergence"):
-        epochs = measured["epochs"]
-        seconds = np.array([epoch["seconds"] for epoch in epochs])
-        joules = np.array([epoch["joules"] for epoch in epochs], dtype=float)
-        top1 = 100 * np.array([epoch["top1"] for epoch in epochs])
+    for measured in run.measured(Convergence):
+        epochs = measured.epochs
+        seconds = np.array([epoch.seconds for epoch in epochs])
+        joules = np.array([epoch.joules for epoch in epochs], dtype=float)
+        top1 = 100 * np.array([epoch.top1 for epoch in epochs])
         made.append(Curve(top1, seconds / 60, joules / 1e3, rental.per_hour * seconds / 3600 if rental else None))
     return made

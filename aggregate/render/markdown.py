@@ -56,7 +56,7 @@ def _loss_traces(divergences: Sequence[Divergence]) -> list[str]:
     widest, among = answer.widest(divergences)
     lines = "\n".join(f"- {escaped(answer.divergence(each))}" for each in widest)
     return [
-        "### How far the losses part",
+        "### Loss divergence",
         "Runs of the same data, initial values, batch and seed: largest \\|a - b\\| / max(a, b)." + among,
         lines,
     ]

@@ -54,5 +54,5 @@ def subtables(comparison: Comparison, section: Section) -> list[Table]:
 
 def _name(run: Run) -> str:
     """What ran on what, in words."""
-    words: Sequence[str] = (run.content["platform"], run.content["engine"], run.hardware.short, run.ranks.words)
+    words: Sequence[str] = (run.content.platform, run.content.engine, run.hardware.short, run.ranks.words)
     return ", ".join(filter(None, dict.fromkeys(words)))

@@ -115,10 +115,10 @@ def shown(value: float, metric: Metric) -> str:
 def heading(run: Run) -> list[str]:
     """What ran, in lines that fit a column."""
     c = run.content
-    synthetic = " · synthetic" if c["data"]["source"] == "synthetic" else ""
+    synthetic = " · synthetic" if c.data.source == "synthetic" else ""
     return [
-        *textwrap.wrap(c["platform"], HEADER_WIDTH),
-        *textwrap.wrap(f"{c['engine']} · {c['precision']}", HEADER_WIDTH),
+        *textwrap.wrap(c.platform, HEADER_WIDTH),
+        *textwrap.wrap(f"{c.engine} · {c.precision}", HEADER_WIDTH),
         *(
             line
             for part in run.hardware.parts

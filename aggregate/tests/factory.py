@@ -184,11 +184,12 @@ def _max_batch(rng: np.random.Generator, platform: str, speed: float) -> dict[st
 
 
 def _convergence(
-    rng: np.random.Generator, spec: Spec, platform: str, speed: float, epochs: int, ceiling: float
+    rng: np.random.Generator, spec: Spec, platform: str, speed: float, *, ceiling: float
 ) -> dict[str, Any]:
     """A training whose top-1 rises towards `ceiling`."""
     images = spec.data.train_images // spec.training.batch_size * spec.training.batch_size
     rows: list[dict[str, Any]] = []
+    epochs = spec.training.epochs
     for epoch in range(1, epochs + 1):
         top1 = round(ceiling * (1 - float(np.exp(-epoch / 5))) + float(rng.normal(0, 0.002)), 4)  # of 10,000 images
         seconds = epoch * (images / speed + 5.0 + 1.0) + 12.0
@@ -253,13 +254,27 @@ def make_result(
     """A result as plain JSON values.
 
     Args:
+        platform: whose usual engine, device and speed it has where nothing else is asked for.
+        precision: fp32 or bf16.
+        engine: of the platform.
+        framework_version: of its framework.
+        device_name: as the framework names it.
+        device_kind: cpu, gpu ...
+        cores: physical ones of the machine.
         speed: training images/s; everything else follows from it.
+        repeats: of training, latency and inference.
+        spec: the workload.
+        data: cifar-100 or synthetic.
         conformance: whether it is passed; None leaves the phase out.
+        phases: those that were run.
         failed: reason by (phase, repeat) of those that fail.
+        warnings: of the run.
+        largest_batch: of the inference.
         seeds: trainings of the convergence phase.
         top1: what their accuracy rises towards.
-        world_size, scaling: ranks that train together, and how; `speed` is of all in strong scaling, of each in weak.
         number: tells runs apart that are otherwise the same, also in their noise.
+        world_size: ranks that train together.
+        scaling: how; `speed` is of all ranks together in strong scaling, of each in weak.
     """
     words = (platform, precision, engine, device_name, device_kind, data, spec.name, number, world_size, scaling)
     digest = hashlib.sha256(repr(words).encode()).hexdigest()
@@ -284,7 +299,7 @@ def make_result(
         "latency": lambda seed: _latency(rng, platform, speed),
         "inference": lambda seed: _inference(rng, platform, speed, largest_batch),
         "max_batch": lambda seed: _max_batch(rng, platform, speed),
-        "convergence": lambda seed: _convergence(rng, spec, platform, speed, spec.training.epochs, top1),
+        "convergence": lambda seed: _convergence(rng, spec, platform, speed, ceiling=top1),
     }
     counts = {"training": repeats, "latency": repeats, "inference": repeats, "convergence": seeds}
     outcomes = []
@@ -389,8 +404,7 @@ def save(result: Any, folder: Path, name: str = "result.json") -> Path:
 
 def as_runs(*contents: dict[str, Any]) -> list[Run]:
     """Results as the comparison sees them; their files are called 0.json, 1.json ..."""
-    specs = [parse_spec(content["spec"]["content"], "test") for content in contents]
-    results = [Result(f"{i}.json", c, s) for i, (c, s) in enumerate(zip(contents, specs, strict=True))]
+    results = [Result(f"{i}.json", format.parse(content)) for i, content in enumerate(contents)]
     return merging.runs(results, PRICES)
 
 

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from aggregate.analysis.metrics import Figure, Metric, absent
-from aggregate.analysis.phase import Head, Phase, Source
+from aggregate.analysis.phase import Phase, Source
 from aggregate.analysis.plausibility import Problems
-from aggregate.analysis.result import Measured, Result
+from aggregate.analysis.result import Result
+from shared_spec.results import format
+from shared_spec.results.format import Failed
+from shared_spec.results.measurements import Check, Conformance
 
 METRICS = (
     Metric("conformance_checks", "conformance", "Conformance checks passed", "", 4,
@@ -22,10 +24,10 @@ STATUSES = ("failed", "passed", "not checked")
 """From what decides to what says nothing."""
 
 
-def _derive(measured: Measured, source: Source) -> Iterator[Figure]:
-    checks = measured["checks"]
-    yield Figure("conformance_checks", sum(check["passed"] for check in checks), len(checks))
-    ratios = [_of_bound(check["figure"], check["bound"]) for check in checks]
+def _derive(measured: Conformance, source: Source) -> Iterator[Figure]:
+    checks = measured.checks
+    yield Figure("conformance_checks", sum(check.passed for check in checks), len(checks))
+    ratios = [_of_bound(check.figure, check.bound) for check in checks]
     if all(map(math.isfinite, ratios)):
         yield Figure("conformance_worst", max(ratios), len(ratios))
     else:
@@ -39,13 +41,13 @@ def _of_bound(figure: float | None, bound: float) -> float:
     return figure / bound if bound > 0 else 0.0
 
 
-def _contradictions(measured: Measured, here: str, head: Head) -> Problems:
-    if measured["passed"] != all(check["passed"] for check in measured["checks"]):
-        yield f"{here}/passed", f"is {measured['passed']}, which is not what the checks say"
-    for i, check in enumerate(measured["checks"]):
-        within = check["figure"] is not None and check["figure"] <= check["bound"]
-        if check["passed"] != within:
-            yield f"{here}/checks/{i}/passed", f"is {check['passed']}, which is not what figure and bound say"
+def _contradictions(measured: Conformance, here: str, result: format.Result) -> Problems:
+    if measured.passed != all(check.passed for check in measured.checks):
+        yield f"{here}/passed", f"is {measured.passed}, which is not what the checks say"
+    for i, check in enumerate(measured.checks):
+        within = check.figure is not None and check.figure <= check.bound
+        if check.passed != within:
+            yield f"{here}/checks/{i}/passed", f"is {check.passed}, which is not what figure and bound say"
 
 
 def conformance_of(result: Result) -> tuple[str, str]:
@@ -54,21 +56,21 @@ def conformance_of(result: Result) -> tuple[str, str]:
     if not outcomes:
         return "not checked", "the conformance phase was not run: nothing shows that this is the specified model"
     for outcome in outcomes:
-        if outcome["status"] == "failed":
-            return "failed", f"the conformance phase itself failed: {outcome['reason']}"
-        failed = [check for check in outcome["measurements"]["checks"] if not check["passed"]]
-        if failed:
+        if isinstance(outcome, Failed):
+            return "failed", f"the conformance phase itself failed: {outcome.reason}"
+    for measured in result.measured(Conformance):
+        if failed := [check for check in measured.checks if not check.passed]:
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             return "failed", f"failed {', '.join(map(_failure, failed[:3]))}{more}"
-    names = [check["name"] for measured in result.measured("conformance") for check in measured["checks"]]
+    names = [check.name for measured in result.measured(Conformance) for check in measured.checks]
     if lacking := [kind for kind in PROOF if not any(name.startswith(kind) for name in names)]:
         return "not checked", f"the conformance phase has no check of {' and '.join(lacking)}"
     return "passed", ""
 
 
-def _failure(check: dict[str, Any]) -> str:
-    figure = "not finite" if check["figure"] is None else f"{check['figure']:.3g}"
-    return f"{check['name']} ({figure}, bound {check['bound']:.3g})"
+def _failure(check: Check) -> str:
+    figure = "not finite" if check.figure is None else f"{check.figure:.3g}"
+    return f"{check.name} ({figure}, bound {check.bound:.3g})"
 
 
 PHASE = Phase("conformance", METRICS, _derive, _contradictions)

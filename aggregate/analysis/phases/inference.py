@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from aggregate.analysis.metrics import Figure, Metric
-from aggregate.analysis.phase import Head, Phase, Source
-from aggregate.analysis.plausibility import AN_INFERENCE_OF_ONE, Problems, apart, step_seconds, total_seconds
-from aggregate.analysis.result import Measured, Result
-from shared_spec.results import stability
-from shared_spec.results.stability import step_rate
+from aggregate.analysis.phase import Phase, Source, Work
+from aggregate.analysis.plausibility import AN_INFERENCE_OF_ONE, Problems, apart
+from aggregate.analysis.result import Result
+from shared_spec.results import format, stability
+from shared_spec.results.measurements import Inference
 
 METRICS = (
     Metric("inference_best", "inference", "Inference throughput, best", "images/s", 4,
@@ -19,18 +19,12 @@ METRICS = (
 )  # fmt: skip
 
 
-def images_per_second(size: Measured) -> float:
-    """Inference at one batch size."""
-    return float(size["batch_size"] * step_rate(size["window_blocks"]))
-
-
-def _derive(measured: Measured, source: Source) -> Iterator[Figure]:
+def _derive(measured: Inference, source: Source) -> Iterator[Figure]:
     figures = []
-    for size in measured["sizes"]:
-        blocks = size["window_blocks"]
-        notes = stability.of_window(blocks, size["steady"], source.result.spec.measuring).objections
-        n = int(sum(steps for steps, _ in blocks))
-        figures.append(Figure("inference_throughput", images_per_second(size), n, int(size["batch_size"]), notes))
+    for size in measured.sizes:
+        rules = source.result.spec.content.measuring
+        notes = stability.of_window(size.window_blocks, size.steady, rules).objections
+        figures.append(Figure("inference_throughput", size.images_per_second, size.steps, size.batch_size, notes))
     best = max(figures, key=lambda figure: figure.value)
     yield Figure("inference_best", best.value, best.n, notes=(f"at batch {best.batch_size:,}", *best.notes))
     yield from figures
@@ -38,34 +32,34 @@ def _derive(measured: Measured, source: Source) -> Iterator[Figure]:
 
 def untried(results: Sequence[Result], profiles: Sequence[str]) -> str:
     """Why a run, of these results and profiles, has no inference figure at a batch size that others have."""
-    stopped = [measured["stopped"] for result in results for measured in result.measured("inference")]
+    stopped = [measured.stopped for result in results for measured in result.measured(Inference)]
     reason = next(filter(None, stopped), None)
     return f"not tried after {reason}" if reason else f"profile {' and '.join(profiles)} ends at a smaller batch"
 
 
-def _contradictions(measured: Measured, here: str, head: Head) -> Problems:
-    sizes = measured["sizes"]
-    if len({size["batch_size"] for size in sizes}) < len(sizes):
+def _contradictions(measured: Inference, here: str, result: format.Result) -> Problems:
+    sizes = measured.sizes
+    if len({size.batch_size for size in sizes}) < len(sizes):
         yield f"{here}/sizes", "has a batch size twice"
-    steps = sorted((size["batch_size"], step_seconds(size["window_blocks"]), i) for i, size in enumerate(sizes))
+    steps = sorted((size.batch_size, size.step_seconds_mean, i) for i, size in enumerate(sizes))
     for (smaller, before, _), (batch, step, i) in itertools.pairwise(steps):
         if batch <= 2 * smaller:
             yield from apart(f"{here}/sizes/{i}/window_blocks", step, f"at batch {smaller:,} it is", before)
 
 
-def _seconds(measured: Measured) -> float:
-    first = math.fsum(size["first_inference_seconds"] for size in measured["sizes"])
+def _seconds(measured: Inference) -> float:
+    first = math.fsum(size.first_inference_seconds for size in measured.sizes)
     return first + math.fsum(_windows(measured).values())
 
 
-def _windows(measured: Measured) -> dict[str, float]:
-    return {f"sizes/{i}/window_blocks": total_seconds(s["window_blocks"]) for i, s in enumerate(measured["sizes"])}
+def _windows(measured: Inference) -> dict[str, float]:
+    return {f"sizes/{i}/window_blocks": s.seconds for i, s in enumerate(measured.sizes)}
 
 
-def _work(measured: Measured, head: Head) -> Iterator[tuple[str, str, float]]:
-    for i, size in enumerate(measured["sizes"]):
-        if size["batch_size"] == 1:
-            yield AN_INFERENCE_OF_ONE, f"sizes/{i}/window_blocks", step_seconds(size["window_blocks"])
+def _work(measured: Inference, result: format.Result) -> Iterator[Work]:
+    for i, size in enumerate(measured.sizes):
+        if size.batch_size == 1:
+            yield Work(AN_INFERENCE_OF_ONE, f"sizes/{i}/window_blocks", size.step_seconds_mean)
 
 
 PHASE = Phase("inference", METRICS, _derive, _contradictions, _seconds, _windows, "inference_seconds", _work)

@@ -4,13 +4,12 @@ import math
 import statistics
 from collections.abc import Iterator
 
-import numpy as np
-
 from aggregate.analysis.metrics import Figure, Metric, half_width, percentile
-from aggregate.analysis.phase import Head, Phase, Source
+from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.plausibility import AN_INFERENCE_OF_ONE, Problems, apart, step_seconds, total_seconds
-from aggregate.analysis.result import Measured
 from shared_spec.results import stability
+from shared_spec.results.format import Result
+from shared_spec.results.measurements import Latency
 
 METRICS = (
     Metric("latency_median", "latency", "Latency, median", "ms", 4,
@@ -26,36 +25,39 @@ METRICS = (
 )  # fmt: skip
 
 
-def _derive(measured: Measured, source: Source) -> Iterator[Figure]:
-    samples = measured["host_to_host_seconds"]
-    unsteady = () if measured["steady"] else ("latencies had not become steady when sampling began",)
+def _derive(measured: Latency, source: Source) -> Iterator[Figure]:
+    samples = measured.host_to_host_seconds
+    unsteady = () if measured.steady else ("latencies had not become steady when sampling began",)
     for q, name in ((50, "latency_median"), (90, "latency_p90"), (95, "latency_p95"), (99, "latency_p99")):
         figure = percentile(name, samples, q)
         yield Figure(figure.metric, figure.value, figure.n, notes=unsteady, reason=figure.reason)
     interval = stability.quantile_interval(samples, 0.5)
-    yield half_width("latency_interval", interval, float(np.median(samples)), len(samples))
+    yield half_width("latency_interval", interval, measured.latency_median, len(samples))
     yield Figure("latency_samples", len(samples), len(samples))
-    yield percentile("device_latency_median", measured["device_only_seconds"], 50)
+    yield percentile("device_latency_median", measured.device_only_seconds, 50)
 
 
-def _contradictions(measured: Measured, here: str, head: Head) -> Problems:
-    host, device = (statistics.median(measured[f"{name}_seconds"]) for name in ("host_to_host", "device_only"))
+def _contradictions(measured: Latency, here: str, result: Result) -> Problems:
+    host, device = measured.latency_median, statistics.median(measured.device_only_seconds)
     yield from apart(f"{here}/host_to_host_seconds", host, "on the device alone it is", device)
-    warm = step_seconds(measured["warmup_blocks"][-1:])
+    warm = step_seconds(measured.warmup_blocks[-1:])
     yield from apart(f"{here}/warmup_blocks", warm, "when warm it is", host)
 
 
-def _seconds(measured: Measured) -> float:
+def _seconds(measured: Latency) -> float:
     samples = math.fsum(_windows(measured).values())
-    return math.fsum([measured["first_inference_seconds"], total_seconds(measured["warmup_blocks"]), samples])
+    return math.fsum([measured.first_inference_seconds, total_seconds(measured.warmup_blocks), samples])
 
 
-def _windows(measured: Measured) -> dict[str, float]:
-    return {name: math.fsum(measured[name]) for name in ("host_to_host_seconds", "device_only_seconds")}
+def _windows(measured: Latency) -> dict[str, float]:
+    return {
+        "host_to_host_seconds": math.fsum(measured.host_to_host_seconds),
+        "device_only_seconds": math.fsum(measured.device_only_seconds),
+    }
 
 
-def _work(measured: Measured, head: Head) -> Iterator[tuple[str, str, float]]:
-    yield AN_INFERENCE_OF_ONE, "device_only_seconds", statistics.median(measured["device_only_seconds"])
+def _work(measured: Latency, result: Result) -> Iterator[Work]:
+    yield Work(AN_INFERENCE_OF_ONE, "device_only_seconds", statistics.median(measured.device_only_seconds))
 
 
 PHASE = Phase("latency", METRICS, _derive, _contradictions, _seconds, _windows, "latency_seconds", _work)

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from aggregate.analysis.metrics import Figure, Metric
-from aggregate.analysis.phase import Head, Phase, Source
+from aggregate.analysis.phase import Phase, Source
 from aggregate.analysis.plausibility import MAX_FLOPS, UNIT, Problems, total_seconds
-from aggregate.analysis.result import Measured
-from shared_spec.results.stability import step_rate
+from shared_spec.results.format import Result
+from shared_spec.results.measurements import Ceiling
 
 METRICS = (
     Metric("ceiling", "ceiling", "Matrix-product rate", "TFLOP/s", 3,
@@ -14,18 +14,13 @@ METRICS = (
 )  # fmt: skip
 
 
-def rates(measured: Measured) -> dict[int, float]:
-    """Operations per second of [n, n] matrix products, by n."""
-    return {int(size["n"]): 2.0 * size["n"] ** 3 * step_rate(size["blocks"]) for size in measured["sizes"]}
+def _derive(measured: Ceiling, source: Source) -> Iterator[Figure]:
+    best = measured.fastest
+    yield Figure("ceiling", best.operations_per_second / 1e12, len(measured.sizes), notes=(f"at n = {best.n:,}",))
 
 
-def _derive(measured: Measured, source: Source) -> Iterator[Figure]:
-    n, rate = max(rates(measured).items(), key=lambda item: item[1])
-    yield Figure("ceiling", rate / 1e12, len(measured["sizes"]), notes=(f"at n = {n:,}",))
-
-
-def _contradictions(measured: Measured, here: str, head: Head) -> Problems:
-    each = [2.0 * size["n"] ** 3 * step_rate(size["blocks"]) for size in measured["sizes"]]
+def _contradictions(measured: Ceiling, here: str, result: Result) -> Problems:
+    each = [size.operations_per_second for size in measured.sizes]
     for i, rate in enumerate(each):
         if rate > MAX_FLOPS:
             yield f"{here}/sizes/{i}/blocks", f"mean {rate:.3g} operations a second, which no device does"
@@ -33,8 +28,8 @@ def _contradictions(measured: Measured, here: str, head: Head) -> Problems:
             yield f"{here}/sizes/{i}/blocks", f"mean {rate:.3g} operations a second, the size before {each[i - 1]:.3g}"
 
 
-def _seconds(measured: Measured) -> float:
-    return sum(total_seconds(size["blocks"]) for size in measured["sizes"])
+def _seconds(measured: Ceiling) -> float:
+    return sum(total_seconds(size.blocks) for size in measured.sizes)
 
 
 PHASE = Phase("ceiling", METRICS, _derive, _contradictions, _seconds)

@@ -2,16 +2,13 @@
 
 import math
 import statistics
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from aggregate.analysis import energy, memory
-from aggregate.analysis.hardware import ranks_of
-from aggregate.analysis.metrics import Figure, Metric, absent, all_absent, half_width, percentile
-from aggregate.analysis.phase import Head, Phase, Source
-from aggregate.analysis.phases import matmul_peak
+from aggregate.analysis.metrics import Figure, Metric, absent, half_width, percentile
+from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.plausibility import (
     A_TRAINING_STEP,
     CLOCK_TOLERANCE,
@@ -21,10 +18,11 @@ from aggregate.analysis.plausibility import (
     apart,
     step_seconds,
     total_seconds,
+    world_size,
 )
-from aggregate.analysis.result import Measured, Result
 from shared_spec.results import stability
-from shared_spec.results.stability import step_rate
+from shared_spec.results.format import Result, Startup
+from shared_spec.results.measurements import Ceiling, Convergence, MatmulSize, Training
 
 METRICS = (
     Metric("training_throughput", "training", "Training throughput", "images/s", 4,
@@ -81,71 +79,51 @@ METRICS = (
 )  # fmt: skip
 
 
-def images_per_second(measured: Measured) -> float:
-    """Images over total time of the window."""
-    return float(measured["batch_size"] * step_rate(measured["window_blocks"]))
-
-
-def block_images_per_second(measured: Measured) -> list[float]:
-    """The same of each block of the window: its spread."""
-    return [measured["batch_size"] * steps / seconds for steps, seconds in measured["window_blocks"]]
-
-
-def _derive(measured: Measured, source: Source) -> Iterator[Figure]:
-    blocks = measured["window_blocks"]
-    n, seconds = int(sum(steps for steps, _ in blocks)), total_seconds(blocks)
-    window = stability.of_window(blocks, measured["steady"], source.result.spec.measuring)
-    yield Figure("training_throughput", images_per_second(measured), n, notes=window.objections)
-    yield _efficiency(images_per_second(measured), n, source.result)
-    yield percentile("step_median", measured["step_seconds"], 50)
-    yield percentile("step_p90", measured["step_seconds"], 90)
-    yield Figure("first_step", measured["first_step_seconds"], 1)
-    yield memory.peak("peak_memory", measured["memory"], source.result)
-    yield from memory.parts(measured["memory"], source.result)
-    yield from _power(measured, seconds, n * measured["batch_size"])
-    yield _device_wait(measured["feeding_blocks"])
-    yield Figure("host_wait", 100 * measured["window_host_wait_seconds"] / seconds, n)
-    yield from _host_seconds(measured["window_host_seconds"], seconds, n)
+def _derive(measured: Training, source: Source) -> Iterator[Figure]:
+    n, seconds = measured.steps, measured.seconds
+    window = stability.of_window(measured.window_blocks, measured.steady, source.result.spec.content.measuring)
+    yield Figure("training_throughput", measured.images_per_second, n, notes=window.objections)
+    yield _efficiency(measured, source.result)
+    yield percentile("step_median", measured.step_seconds, 50)
+    yield percentile("step_p90", measured.step_seconds, 90)
+    yield Figure("first_step", measured.first_step_seconds, 1)
+    yield memory.peak("peak_memory", measured.memory, source.result)
+    yield from memory.parts(measured.memory, source.result)
+    yield energy.figure("power", measured.watts, measured.energy)
+    yield energy.figure("energy_per_image", measured.joules_per_image, measured.energy)
+    yield energy.figure("idle_power", measured.idle.idle_watts, measured.idle)
+    yield _device_wait(measured.feeding_blocks)
+    yield Figure("host_wait", 100 * measured.window_host_wait_seconds / seconds, n)
+    yield from _host_seconds(measured)
     for metric, share in (("drift", window.drift), ("training_variation", window.variation)):
         if share is None:
             yield absent(metric, "the window has fewer than three blocks", n)
         else:
             yield Figure(metric, 100 * share, n)
-    yield half_width("training_interval", stability.window_interval(blocks), step_rate(blocks), n)
-    yield _startup(source.outcome["startup"])
+    yield half_width("training_interval", measured.images_per_second_interval, measured.images_per_second, n)
+    yield _startup(source.outcome.startup)
 
 
-def _efficiency(throughput: float, n: int, result: Result) -> Figure:
-    each = [rate for measured in result.measured("ceiling") for rate in matmul_peak.rates(measured).values()]
-    rates = list(filter(math.isfinite, each))
+def _efficiency(measured: Training, result: Result) -> Figure:
+    rates = list(filter(math.isfinite, (size.operations_per_second for size in _matmuls(result))))
     if not rates:
-        return absent("efficiency", "the matrix-product rate was not measured in this run", n)
-    share = 100 * result.spec.model.training_flops * throughput / max(rates) / ranks_of(result).size
+        return absent("efficiency", "the matrix-product rate was not measured in this run", measured.steps)
+    flops = result.spec.content.model.training_flops
+    share = 100 * flops * measured.images_per_second / max(rates) / world_size(result)
     doubt = "more than" if share > 105 else "hardly any of what" if share < 1 else ""
     notes = (f"{doubt} the measured matrix-product rate allows: one of the two may be wrong",) if doubt else ()
-    return Figure("efficiency", share, n, notes=notes)
+    return Figure("efficiency", share, measured.steps, notes=notes)
 
 
-def _power(measured: Measured, seconds: float, images: int) -> Iterator[Figure]:
-    """Power and energy over the window of `seconds`, and before it."""
-    window, idle = measured["energy"], measured["idle"]
-    if window["joules"] is None:
-        yield from all_absent(("power", "energy_per_image"), energy.unmetered(window))
-    else:
-        notes = (energy.meter(window),)
-        yield Figure("power", window["joules"] / seconds, window["samples"], notes=notes)
-        yield Figure("energy_per_image", window["joules"] / images, window["samples"], notes=notes)
-    if idle["joules"] is None:
-        yield absent("idle_power", energy.unmetered(idle))
-    else:
-        yield Figure("idle_power", idle["joules"] / idle["seconds"], idle["samples"], notes=(energy.meter(idle),))
+def _matmuls(result: Result) -> Iterator[MatmulSize]:
+    return (size for ceiling in result.measured(Ceiling) for size in ceiling.sizes)
 
 
 FED_ENOUGH = 2.0
 """Per cent of the time up to which a device that waits for the host is none of the reader's concern."""
 
 
-def _device_wait(rows: list[list[float]] | None) -> Figure:
+def _device_wait(rows: Sequence[tuple[int, float, float]] | None) -> Figure:
     """What steps on fresh batches take longer than steps on a resident one, per cent of the former."""
     if rows is None:
         return absent("device_wait", "format 1.0 did not record it")
@@ -154,7 +132,7 @@ def _device_wait(rows: list[list[float]] | None) -> Figure:
     return Figure("device_wait", share, int(steps), notes=_too_slow_a_host(rows) if share > FED_ENOUGH else ())
 
 
-def _too_slow_a_host(rows: list[list[float]]) -> tuple[str, ...]:
+def _too_slow_a_host(rows: Sequence[tuple[int, float, float]]) -> tuple[str, ...]:
     """Whether the comparisons, each with its own chance, agree that the mark is passed."""
     kept = [resident / fed for _, fed, resident in rows]
     sure = len(kept) > 2 and np.mean(kept) + stability.half_interval(kept) < 1 - FED_ENOUGH / 100
@@ -163,96 +141,98 @@ def _too_slow_a_host(rows: list[list[float]]) -> tuple[str, ...]:
     return (f"more than {FED_ENOUGH:g} %, but that may be chance: {len(kept)} comparisons",)
 
 
-def _host_seconds(host: dict[str, float] | None, seconds: float, n: int) -> Iterator[Figure]:
+def _host_seconds(measured: Training) -> Iterator[Figure]:
     """What else the host spent the window on, per cent of it."""
-    for metric, name in (("host_transfer", "transfer"), ("host_dispatch", "dispatch"), ("host_drain", "drain")):
-        if host is None:
-            yield absent(metric, "format 1.0 did not record it", n)
-        else:
-            yield Figure(metric, 100 * host[name] / seconds, n)
+    if (host := measured.window_host_seconds) is None:
+        metrics = ("host_transfer", "host_dispatch", "host_drain")
+        yield from (absent(metric, "format 1.0 did not record it", measured.steps) for metric in metrics)
+        return
+    yield Figure("host_transfer", 100 * host.transfer / measured.seconds, measured.steps)
+    yield Figure("host_dispatch", 100 * host.dispatch / measured.seconds, measured.steps)
+    yield Figure("host_drain", 100 * host.drain / measured.seconds, measured.steps)
 
 
-def _startup(startup: dict[str, Any] | None) -> Figure:
+def _startup(startup: Startup | None) -> Figure:
     """From the start of a training process to its first step."""
-    if startup is None or None in startup.values():
+    if startup is None or startup.process_seconds is None or startup.preparation_seconds is None:
         return absent("startup", "not recorded: a run of format 1.0, or of several hosts")
-    words = (
-        ("interpreter and harness", "process"),
-        ("framework and model", "backend"),
-        ("data and weights", "preparation"),
-    )
-    note = ", ".join(f"{name} {startup[f'{key}_seconds']:.1f} s" for name, key in words)
-    return Figure("startup", math.fsum(startup.values()), 1, notes=(note,))
+    parts = {
+        "interpreter and harness": startup.process_seconds,
+        "framework and model": startup.backend_seconds,
+        "data and weights": startup.preparation_seconds,
+    }
+    note = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    return Figure("startup", math.fsum(parts.values()), 1, notes=(note,))
 
 
-def batch_contradictions(measured: Measured, here: str, head: Head) -> Problems:
+def batch_contradictions(measured: Training | Convergence, here: str, result: Result) -> Problems:
     """A batch that is not the workload's."""
-    parallel = head.content["parallel"]
-    ranks = head.world_size if parallel and parallel["scaling"] == "weak" else 1
-    if measured["batch_size"] != (specified := ranks * head.spec.training.batch_size):
-        yield f"{here}/batch_size", f"is {measured['batch_size']}, but the spec says {specified}"
+    ranks = result.parallel.world_size if result.parallel and result.parallel.scaling == "weak" else 1
+    if measured.batch_size != (specified := ranks * result.spec.content.training.batch_size):
+        yield f"{here}/batch_size", f"is {measured.batch_size}, but the spec says {specified}"
 
 
-def _contradictions(measured: Measured, here: str, head: Head) -> Problems:
-    window, seconds = measured["window_blocks"], total_seconds(measured["window_blocks"])
-    if (wait := measured["window_host_wait_seconds"]) > CLOCK_TOLERANCE * seconds:
-        yield f"{here}/window_host_wait_seconds", f"is {wait:g}, but the whole window took {seconds:g}"
-    took = "a step of the window took", step_seconds(window)
-    yield from apart(f"{here}/step_seconds", statistics.median(measured["step_seconds"]), *took)
-    yield from apart(f"{here}/warmup_blocks", step_seconds(measured["warmup_blocks"][-1:]), *took)
-    yield from energy.contradictions(measured["energy"], seconds, f"{here}/energy", head)
-    yield from energy.contradictions(measured["idle"], measured["idle"]["seconds"], f"{here}/idle", head, min_watts=0)
-    yield from _contradictions_of_ranks(measured, here, head)
-    yield from batch_contradictions(measured, here, head)
-    yield from memory.contradictions(measured["memory"], f"{here}/memory", head)
-    yield from _beyond_matmul_peak(measured, here, head)
+def _contradictions(measured: Training, here: str, result: Result) -> Problems:
+    if (wait := measured.window_host_wait_seconds) > CLOCK_TOLERANCE * measured.seconds:
+        yield f"{here}/window_host_wait_seconds", f"is {wait:g}, but the whole window took {measured.seconds:g}"
+    took = "a step of the window took", measured.step_seconds_mean
+    yield from apart(f"{here}/step_seconds", statistics.median(measured.step_seconds), *took)
+    yield from apart(f"{here}/warmup_blocks", step_seconds(measured.warmup_blocks[-1:]), *took)
+    yield from energy.contradictions(measured.energy, measured.seconds, f"{here}/energy", result)
+    yield from energy.contradictions(measured.idle, measured.idle.seconds, f"{here}/idle", result, min_watts=0)
+    yield from _contradictions_of_ranks(measured, here, result)
+    yield from batch_contradictions(measured, here, result)
+    yield from memory.contradictions(measured.memory, f"{here}/memory", result)
+    yield from _beyond_matmul_peak(measured, here, result)
 
 
-def _contradictions_of_ranks(measured: Measured, here: str, head: Head) -> Problems:
+def _contradictions_of_ranks(measured: Training, here: str, result: Result) -> Problems:
     """What several ranks saw of the same steps."""
-    of_ranks, world = measured["parallel"], head.content["parallel"]
+    of_ranks, world = measured.parallel, result.parallel
     if (of_ranks is None) != (world is None):
         yield f"{here}/parallel", "does not go with /parallel: both are null, or neither"
         return
     if of_ranks is None or world is None:
         return
     here = f"{here}/parallel"
-    for name, own in (("rank_window_blocks", "window_blocks"), ("rank_step_seconds", "step_seconds")):
-        if (ranks := len(of_ranks[name])) != world["world_size"]:
-            yield f"{here}/{name}", f"is of {ranks} ranks, but /parallel/world_size is {world['world_size']}"
-        if of_ranks[name][0] != measured[own]:
-            yield f"{here}/{name}/0", f"is not what rank 0 says in {own}"
-    windows = of_ranks["rank_window_blocks"]
+    windows, steps = of_ranks.rank_window_blocks, of_ranks.rank_step_seconds
+    for name, ranks in (("rank_window_blocks", len(windows)), ("rank_step_seconds", len(steps))):
+        if ranks != world.world_size:
+            yield f"{here}/{name}", f"is of {ranks} ranks, but /parallel/world_size is {world.world_size}"
+    if windows[0] != measured.window_blocks:
+        yield f"{here}/rank_window_blocks/0", "is not what rank 0 says in window_blocks"
+    if steps[0] != measured.step_seconds:
+        yield f"{here}/rank_step_seconds/0", "is not what rank 0 says in step_seconds"
     if any([steps for steps, _ in blocks] != [steps for steps, _ in windows[0]] for blocks in windows):
         yield f"{here}/rank_window_blocks", "are of different numbers of steps"
     for rank, blocks in enumerate(windows):
         took = "rank 0 took", step_seconds(windows[0])
         yield from apart(f"{here}/rank_window_blocks/{rank}", step_seconds(blocks), *took)
-    whole, hidden = of_ranks["communication_seconds"], of_ranks["overlapped_seconds"]
-    if whole is not None and whole > UNIT * step_seconds(measured["window_blocks"]):
+    whole, hidden = of_ranks.communication_seconds, of_ranks.overlapped_seconds
+    if whole is not None and whole > UNIT * measured.step_seconds_mean:
         yield f"{here}/communication_seconds", f"is {whole:g}, far more than a whole step takes"
     if hidden is not None and (whole is None or hidden > CLOCK_TOLERANCE * whole):
         yield f"{here}/overlapped_seconds", f"is {hidden:g}, more than the communication took"
 
 
-def _beyond_matmul_peak(measured: Measured, here: str, head: Head) -> Problems:
-    rates = [rate for m in head.measured("ceiling") for rate in matmul_peak.rates(m).values()]
-    rate = head.spec.model.training_flops * measured["batch_size"] / step_seconds(measured["window_blocks"])
-    if rate > UNIT * head.world_size * max(rates, default=MAX_FLOPS / UNIT):
+def _beyond_matmul_peak(measured: Training, here: str, result: Result) -> Problems:
+    rates = [size.operations_per_second for size in _matmuls(result)]
+    rate = result.spec.content.model.training_flops * measured.images_per_second
+    if rate > UNIT * world_size(result) * max(rates, default=MAX_FLOPS / UNIT):
         yield f"{here}/window_blocks", f"mean {rate:.3g} operations a second, far beyond the device's matrix products"
 
 
-def _seconds(measured: Measured) -> float:
-    blocks = total_seconds(measured["warmup_blocks"]) + total_seconds(measured["window_blocks"])
-    return math.fsum([measured["first_step_seconds"], *measured["step_seconds"], blocks])
+def _seconds(measured: Training) -> float:
+    blocks = total_seconds(measured.warmup_blocks) + measured.seconds
+    return math.fsum([measured.first_step_seconds, *measured.step_seconds, blocks])
 
 
-def _windows(measured: Measured) -> dict[str, float]:
-    return {"window_blocks": total_seconds(measured["window_blocks"])}
+def _windows(measured: Training) -> dict[str, float]:
+    return {"window_blocks": measured.seconds}
 
 
-def _work(measured: Measured, head: Head) -> Iterator[tuple[str, str, float]]:
-    yield A_TRAINING_STEP, "window_blocks", step_seconds(measured["window_blocks"])
+def _work(measured: Training, result: Result) -> Iterator[Work]:
+    yield Work(A_TRAINING_STEP, "window_blocks", measured.step_seconds_mean)
 
 
 PHASE = Phase("training", METRICS, _derive, _contradictions, _seconds, _windows, "window_seconds", _work)

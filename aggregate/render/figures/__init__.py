@@ -59,7 +59,7 @@ def draw_one(kind: Kind, section: Section) -> Plot:
         missing.append(f"Not in the plot, for want of a {kind.what} to show: {', '.join(lacking)}.")
     if len(able) > MAX_RUNS:
         missing.append(f"The first {MAX_RUNS} of {len(able):,} runs are drawn.")
-    names = ", ".join(f"{run.letter} ({name_of(run)} · {run.content['precision']})" for run in shown)
+    names = ", ".join(f"{run.letter} ({name_of(run)} · {run.content.precision})" for run in shown)
     notes = tuple(f"{run.letter}: {text}." for run in shown for text in kind.says(run))
     return Plot(name, kind.title, f"{kind.title} of {names}", *_files(kind.draw(shown)), " ".join(missing), notes)
 

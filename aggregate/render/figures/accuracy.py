@@ -10,6 +10,7 @@ from aggregate.analysis.merging import Run
 from aggregate.analysis.series import curves, drawable
 from aggregate.render.figures.kind import Kind, each
 from aggregate.render.figures.style import far_apart, legend, legend_below, line_of, new_figure, plain_numbers
+from shared_spec.results.measurements import Convergence
 
 MAX_SEEDS = 8
 """Trainings of one run that are drawn: more hide one another."""
@@ -51,7 +52,7 @@ def _log_where_far_apart(axes: Axes) -> None:
 
 
 def _able(run: Run) -> bool:
-    return bool(run.measured("convergence"))
+    return bool(run.measured(Convergence))
 
 
 KIND = Kind("accuracy", "Accuracy against time, energy and cost", "full training", each(_able), draw)

@@ -26,7 +26,7 @@ def panels(title: str, runs: Sequence[Run]) -> tuple[Figure, dict[str, Line]]:
     Returns:
         The figure, and the Line of each run by its letter.
     """
-    by_precision = {p: [run for run in runs if run.content["precision"] == p] for p in ("fp32", "bf16")}
+    by_precision = {p: [run for run in runs if run.content.precision == p] for p in ("fp32", "bf16")}
     each = {precision: members for precision, members in by_precision.items() if members}
     heights = [len(members) + 0.2 for members in each.values()]
     figure = new_figure(title, 0.9 + 0.35 * len(each) + 0.48 * sum(heights))

@@ -1,6 +1,6 @@
 """One style for all plots: colours of Okabe and Ito with a marker and a hatch for each platform, readable in grey."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from aggregate.analysis.merging import Run, letters
+from shared_spec.results.format import Result
 
 RC: Any = {  # what rc_context takes is a literal type of 300 names
     "figure.dpi": 100,
@@ -47,16 +48,20 @@ class Look(NamedTuple):
     hatch: str
 
 
-PLATFORM = {
-    "mlx": Look("#0072B2", "o", "///"),
-    "tf-cuda": Look("#D55E00", "s", "\\\\\\"),
-    "torch-ipex": Look("#009E73", "D", "..."),
-}
+LOOKS = (
+    Look("#0072B2", "o", "///"),
+    Look("#D55E00", "s", "\\\\\\"),
+    Look("#009E73", "D", "..."),
+    Look("#CC79A7", "^", "xxx"),
+    Look("#E69F00", "v", "ooo"),
+)
+PLATFORMS = get_args(Result.model_fields["platform"].annotation)
+"""In the order of the result format, so that a platform looks the same in all reports."""
 
 
 def look_of(run: Run) -> Look:
     """Colour, marker and hatch of a run's platform."""
-    return PLATFORM[run.content["platform"]]
+    return LOOKS[PLATFORMS.index(run.content.platform) % len(LOOKS)]
 
 
 def new_figure(title: str, height: float) -> Figure:
@@ -69,7 +74,7 @@ def new_figure(title: str, height: float) -> Figure:
 def name_of(run: Run) -> str:
     """What ran, on one line; the precision is said by the panel or the legend."""
     c = run.content
-    words = dict.fromkeys([c["platform"], c["engine"]] + ["synthetic data"] * (c["data"]["source"] == "synthetic"))
+    words = dict.fromkeys([c.platform, c.engine] + ["synthetic data"] * (c.data.source == "synthetic"))
     return _shorten(" · ".join(filter(None, (*words, run.ranks.words))), 44)
 
 
@@ -80,7 +85,7 @@ def row_label(run: Run) -> str:
 
 def legend(run: Run) -> str:
     """What ran on what, on the one line of a legend."""
-    return f"{run.letter}   {name_of(run)} · {run.content['precision']} · {_shorten(run.hardware.short, 40)}"
+    return f"{run.letter}   {name_of(run)} · {run.content.precision} · {_shorten(run.hardware.short, 40)}"
 
 
 def _shorten(text: str, width: int) -> str:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from aggregate.analysis.merging import Run
 from aggregate.render.figures import rows
 from aggregate.render.figures.kind import Kind, each
+from shared_spec.results.measurements import Convergence
 
 
 def draw(runs: Sequence[Run]) -> Figure:
@@ -16,7 +17,7 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 
 def _able(run: Run) -> bool:
-    return bool(run.measured("convergence"))
+    return bool(run.measured(Convergence))
 
 
 KIND = Kind("target", "Time to target", "full training", each(_able), draw)

@@ -158,7 +158,7 @@ def neither_joules_nor_reason(r: dict[str, Any]) -> None:
         (spec_content, "/spec/fingerprint"),
         (spec_name, "/spec/name"),
         (unknown_spec_key, "/spec/content/model"),
-        (contradictory_spec, "/spec/content"),
+        (contradictory_spec, "/spec/content/model/dim"),
         (number_beyond_floats, "/spec/content/model/dim"),
         (initial_seed, "/initial_params/seed"),
         (engine, "/phases/0/backend/engine"),

@@ -15,7 +15,6 @@ from aggregate.analysis.comparison import compare
 from aggregate.analysis.reading import MAX_BYTES, load
 from aggregate.render.tables import HEADLINE
 from aggregate.tests.factory import FULL_PHASES, PRICES, call, leaves, make_result, save
-from shared_spec import files as shared_files
 
 GOOD = make_result("mlx", phases=FULL_PHASES)
 
@@ -172,18 +171,3 @@ def test_whatever_is_changed_the_percentiles_are_in_order(tmp_path: Path, change
         assert after["value"]["latency_p90"] >= after["value"]["latency_median"]
         assert (after["value"].dropna() >= 0).all()
         assert (after["value"].notna() | (after["reason"] != "")).all()
-
-
-NAME = "results/results.schema.json"
-
-
-ODD: st.SearchStrategy[Any] = st.sampled_from(
-    [None, -1, 0, 1e9, "x", [], {}, True, 1e300, 10**400, [[0, 0.0]], [[1, 1.0]] * 5 + [[1, -1.0]], 1.5, "2026"]
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(path=st.sampled_from(leaves(GOOD)), value=ODD)
-def test_the_quick_validation_refuses_what_the_explaining_one_refuses(path: tuple[str | int, ...], value: Any) -> None:
-    result = json.loads(changed(path, value))
-    assert shared_files.fits(result, NAME) == shared_files.validator(NAME).is_valid(result)

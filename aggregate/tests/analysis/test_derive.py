@@ -11,12 +11,13 @@ from aggregate.analysis.registry import METRICS
 from aggregate.analysis.result import Result
 from aggregate.analysis.series import BY_BATCH
 from aggregate.tests.factory import FULL_PHASES, PRICES, SPEC, make_result
+from shared_spec.results import format
 from shared_spec.results.stability import drift, step_rate
 
 
 def figures(content: dict[str, Any]) -> dict[str, Figure]:
     """Figures of a result with one repeat by metric (and batch, for inference)."""
-    derived = derive(Result("x.json", content, SPEC), PRICES)
+    derived = derive(Result("x.json", format.parse(content)), PRICES)
     return {f.metric if f.batch_size is None else f"{f.metric} {f.batch_size}": f for f in derived}
 
 
@@ -218,7 +219,7 @@ def test_times_too_short_to_divide_by_give_no_figure() -> None:
 def test_every_figure_belongs_to_a_documented_metric() -> None:
     keys = [metric.key for metric in METRICS]
     assert len(set(keys)) == len(keys)
-    derived = {f.metric for f in derive(Result("x.json", make_result(phases=FULL_PHASES), SPEC), PRICES)}
+    derived = {f.metric for f in derive(Result("x.json", format.parse(make_result(phases=FULL_PHASES))), PRICES)}
     assert derived == set(keys)
 
 

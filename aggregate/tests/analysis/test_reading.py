@@ -1,6 +1,7 @@
 """Untrusted files in, valid results and every problem out."""
 
 import copy
+import gzip
 import json
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ from aggregate.analysis.reading import Loaded, Problem, clean, load
 from aggregate.render import csv, report
 from aggregate.tests.factory import PRICES, leaves, make_result, outcome, save
 from shared_spec.results import format
+from shared_spec.results.upgrade import OLDER_VERSIONS
 
 VALID = make_result(repeats=2)
 
@@ -34,7 +36,7 @@ def test_valid_file(tmp_path: Path) -> None:
     assert not loaded.problems
     (result,) = loaded.results
     assert result.file == "result.json"
-    assert result.content == VALID
+    assert result.content == format.parse(VALID)
     assert result.spec.fingerprint == VALID["spec"]["fingerprint"]
     assert len(result.outcomes("training")) == 2
 
@@ -96,9 +98,36 @@ def test_what_is_no_result(tmp_path: Path, data: bytes, said: str) -> None:
 
 
 def test_results_of_older_versions_are_read(tmp_path: Path) -> None:
-    loaded = load([save(SMALL | {"schema_version": version}, tmp_path) for version in format.OLDER_VERSIONS])
+    loaded = load([save(SMALL | {"schema_version": version}, tmp_path) for version in OLDER_VERSIONS])
     assert not loaded.problems
-    assert [result.content["schema_version"] for result in loaded.results] == [format.SCHEMA_VERSION]
+    assert [result.content.schema_version for result in loaded.results] == [format.SCHEMA_VERSION]
+
+
+def test_packed_results_are_read_beside_plain_ones(tmp_path: Path) -> None:
+    other = make_result("mlx")
+    packed, plain = tmp_path / "a.json.gz", save(other, tmp_path, "b.json")
+    packed.write_bytes(gzip.compress(json.dumps(VALID).encode()))
+    loaded = load([tmp_path])
+    assert [result.file for result in loaded.results] == ["a.json.gz", "b.json"]
+    assert not loaded.problems
+    assert [result.content for result in loaded.results] == [format.parse(VALID), format.parse(other)]
+    assert load([packed, plain]).results == loaded.results
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "not valid JSON"),
+        (b"{}", "not valid gzip"),
+        (gzip.compress(b"{}")[:-4], "it may be truncated"),
+        (gzip.compress(b"{}")[:12] + b"\xff" * 12, "not valid gzip"),
+        (gzip.compress(b"\xff"), "not UTF-8"),
+        (gzip.compress(b" " * (reading.MAX_BYTES + 1)), "64 MiB that a result file may have, when unpacked"),
+    ],
+)
+def test_packed_files_that_are_no_results(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "bad.json.gz").write_bytes(data)
+    assert said in only_problem(load([tmp_path])).message
 
 
 def test_deep_inside_a_valid_envelope(tmp_path: Path) -> None:
@@ -165,7 +194,7 @@ def test_texts_cannot_steer_a_terminal(tmp_path: Path) -> None:
     good, bad = make_result(warnings=[HOSTILE], device_name=HOSTILE), copy.deepcopy(SMALL)
     bad[HOSTILE] = HOSTILE
     loaded = load([save(good, tmp_path, "good.json"), save(bad, tmp_path, "bad\x1b[2J.json")])
-    assert loaded.results[0].content["warnings"][0].isprintable()
+    assert loaded.results[0].content.warnings[0].isprintable()
     assert loaded.problems
     assert all(str(problem).isprintable() for problem in loaded.problems)
 
