@@ -11,8 +11,8 @@ from typing import Any
 
 import cpuinfo
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
+from mlx import nn
 from mlx.utils import tree_unflatten
 
 from bench_mlx.model import DeiT

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx import nn
 
 _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=False)
 
@@ -35,7 +35,7 @@ def on_cuda() -> bool:
 
 @mx.custom_function
 def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
-    """x W^T + b over the last axis: [..., in], [out, in], [out] -> [..., out].
+    """The layer x W^T + b over the last axis: [..., in], [out, in], [out] -> [..., out].
 
     MLX's own gradient of the weight is that of W^T turned round, which has to be copied to lie as the weight does.
     """

@@ -25,8 +25,8 @@ class MlxImage:
         from importlib.metadata import version
 
         import mlx.core as mx
-        import mlx.nn as nn
         import mlx.optimizers as optim
+        from mlx import nn
         from mlx.utils import tree_map, tree_map_with_path
         from mlxim.model.vit.vit import VisionTransformer
 

@@ -1,7 +1,7 @@
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx import nn
 
 from bench_mlx import ops
 

@@ -118,7 +118,7 @@ class TfBackend:
             "details": {
                 "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
                 "xla_flags": _xla_flags(),
-                "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or None,
+                "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", "0")) or None,
                 "attention": self._attention(),
                 "memory_growth": tf.config.experimental.get_memory_growth(gpus[0]) if gpus else None,
                 "compute_capability": ".".join(map(str, gpu["compute_capability"])) if gpus else None,
@@ -272,7 +272,7 @@ class TfBackend:
 
     @_memory_errors()
     def _call(self, function: Any, *args: tf.Tensor) -> tf.Tensor:
-        """Call `function` as compiled for this batch size; its own dispatcher would take 0.1 ms to find that."""
+        """Call `function` as compiled for this batch size; TensorFlow's own dispatcher is slow to find it."""
         key = (function, args[0].shape[0])
         if key not in self._programs:
             self._programs[key] = function.get_concrete_function(*args)

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import cpuinfo
@@ -37,7 +38,7 @@ def _import_ipex() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import intel_extension_for_pytorch as ipex
+            ipex = import_module("intel_extension_for_pytorch")
     except (ImportError, OSError) as error:
         raise UserError(
             f"--engine ipex: intel-extension-for-pytorch cannot be imported ({error}); "

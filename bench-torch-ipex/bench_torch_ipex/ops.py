@@ -21,7 +21,7 @@ def has_onednn(dtype: torch.dtype) -> bool:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b: [..., K], [M, K] (or packed), [M] -> [..., M]."""
+    """The layer x W^T + b: [..., K], [M, K] (or packed), [M] -> [..., M]."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
     return result
 
