@@ -32,9 +32,9 @@ def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = 
         shared_spec.errors.UserError: there is no valid result, no such baseline, or the price file is wrong.
     """
     # Not at the top: `python -m aggregate` imports this module first, and wants to say itself what is not installed.
-    from aggregate.analysis import comparison, reading
-    from shared_spec.errors import UserError
-    from shared_spec.results.prices import load_prices
+    from aggregate.analysis import comparison, reading  # noqa: PLC0415
+    from shared_spec.errors import UserError  # noqa: PLC0415
+    from shared_spec.results.prices import load_prices  # noqa: PLC0415
 
     loaded = reading.load(paths)
     problems = [str(problem) for problem in loaded.problems]

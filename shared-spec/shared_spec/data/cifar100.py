@@ -139,7 +139,7 @@ def _checksums() -> dict[str, str]:
 
 
 def _cache() -> Path:
-    import pooch  # late: only who downloads needs it, and it takes 20 ms
+    import pooch  # noqa: PLC0415  (only who downloads needs it, and it takes 20 ms)
 
     return Path(pooch.os_cache("deit-bench"))
 
@@ -165,7 +165,7 @@ def _files_in(folder: Path) -> int:
 
 
 def _download(progress: bool) -> Path:
-    import pooch
+    import pooch  # noqa: PLC0415  (as above)
 
     pooch.get_logger().setLevel("INFO" if progress else "WARNING")
     downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT)

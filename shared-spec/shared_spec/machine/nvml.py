@@ -81,7 +81,7 @@ def load() -> Any:
         NoGpu: they are not installed.
     """
     try:
-        import pynvml
+        import pynvml  # noqa: PLC0415  (optional)
     except ImportError:
         raise NoGpu("the NVML bindings are not installed: `pip install nvidia-ml-py`") from None
     return pynvml

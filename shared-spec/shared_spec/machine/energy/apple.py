@@ -30,7 +30,7 @@ def load() -> Any:
         NoMeter: it is not installed, or this is no Apple Silicon Mac.
     """
     try:
-        import zeus_apple_silicon
+        import zeus_apple_silicon  # noqa: PLC0415  (optional)
     except ImportError:
         raise NoMeter(
             "the meter of Apple Silicon is not installed (a Mac with an Intel processor has none): "
