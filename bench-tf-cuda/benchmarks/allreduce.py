@@ -11,8 +11,9 @@ from collections.abc import Callable
 import click
 import tensorflow as tf
 
-from bench_tf_cuda.backend import TfBackend, group
+from bench_tf_cuda.backend import TfBackend
 from bench_tf_cuda.platform import PLATFORM, launch, world
+from bench_tf_cuda.ranks import group
 from shared_spec.dev import allreduce
 from shared_spec.machine import topology
 from shared_spec.workload.spec import load_spec

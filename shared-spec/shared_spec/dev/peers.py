@@ -57,23 +57,36 @@ class Contender(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+Build = Callable[[Spec, str, str], Contender]
+
+
 @dataclass(frozen=True)
 class Peer:
     """A public implementation.
 
     Attributes:
         build: (spec, device, precision) -> Contender; runs in the peer's own process and imports its framework there.
+        script: that calls `serve` for this peer, where it is not the script that names the peer; `build` is not used then.
         python: folder of its virtual environment beside the script; empty for the package's own.
         devices: where it can run.
         tasks: what it can do.
         same_values: whether it computes the specified model from the specified initial values, and is held to it.
     """
 
-    build: Callable[[Spec, str, str], Contender]
+    build: Build | None = None
+    script: Path | None = None
     python: str = ""
     devices: tuple[str, ...] = ()
     tasks: tuple[str, ...] = TASKS
     same_values: bool = True
+
+
+TIMM = Path(__file__).parents[2] / "benchmarks" / "timm_peer.py"
+
+
+def timm_peers(python: str, suffix: str = "", devices: tuple[str, ...] = ()) -> dict[str, Peer]:
+    """timm eager and compiled, in the virtual environment `python`, by a script of no platform's."""
+    return {f"timm-{how}{suffix}": Peer(script=TIMM, python=python, devices=devices) for how in ("eager", "compile")}
 
 
 def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
@@ -112,8 +125,13 @@ def _stepper(contender: Contender, spec: Spec, task: str, batch_size: int) -> tu
     return Stepper(train, contender.synchronize, spec.measuring, monotonic), losses
 
 
-def _serve(build: Callable[[Spec, str, str], Contender], job: dict[str, Any]) -> None:
-    """Answer each number of steps on standard input with the seconds they took, a line of JSON each."""
+def serve(build: Build, job: dict[str, Any]) -> None:
+    """Answer each number of steps on standard input with the seconds they took, a line of JSON each.
+
+    Args:
+        build: of the contender whose process this is.
+        job: what --job has brought, setting.
+    """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever frameworks print goes with the errors
 
@@ -133,7 +151,7 @@ def _serve(build: Callable[[Spec, str, str], Contender], job: dict[str, Any]) ->
         reply(stepper.block(int(line)).step_seconds)
 
 
-def _ours(platform: Platform, engine: str) -> Callable[[Spec, str, str], Contender]:
+def _ours(platform: Platform, engine: str) -> Build:
     def build(spec: Spec, device: str, precision: str) -> Contender:
         module, _, name = platform.backend.partition(":")
         made: Contender = getattr(importlib.import_module(module), name)(spec, device, precision, engine)
@@ -208,8 +226,9 @@ def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, s
     processes: list[_Process] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for who, python in ((OURS, sys.executable), (name, _python(script, peer))):
-                command = [python, str(script), "--contender", who, "--job", json.dumps(job)]
+            theirs_by = (name, _python(script, peer), peer.script or script)
+            for who, python, by in ((OURS, sys.executable, script), theirs_by):
+                command = [python, str(by), "--contender", who, "--job", json.dumps(job)]
                 processes.append(_Process(command, env, Path(folder) / "log"))
             ours, theirs = processes
             if peer.same_values:
@@ -316,7 +335,9 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
     ) -> None:  # fmt: skip
         if contender and job:
             setting = json.loads(job)
-            _serve(_ours(platform, setting["engine"]) if contender == OURS else peers[contender].build, setting)
+            build = _ours(platform, setting["engine"]) if contender == OURS else peers[contender].build
+            assert build is not None  # a peer with a script of its own is not built here
+            serve(build, setting)
             return
         spec = load_spec(spec_path)
         duels = _read(out) if out else []

@@ -1,12 +1,12 @@
-"""oneDNN's linear layer and the written-out attention against PyTorch's own."""
+"""The linear layer on oneDNN and the written-out attention against PyTorch's own."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from bench_torch_ipex import model, onednn
+from bench_torch_ipex import ops
 
-needs_onednn = pytest.mark.skipif(not onednn.available(torch.float32), reason="this PyTorch has no oneDNN")
+needs_onednn = pytest.mark.skipif(not ops.has_onednn(torch.float32), reason="this PyTorch has no oneDNN")
 SHAPES = [(24, 16), (16, 24), (16, 16)]
 """Both orders of the two sides: the gradient of the weight transposes the smaller one."""
 
@@ -19,7 +19,7 @@ def rows() -> torch.Tensor:
 @needs_onednn
 @pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
 def test_values_and_gradients_are_those_of_a_linear_layer(rows: torch.Tensor, inputs: int, outputs: int) -> None:
-    layer = onednn.Linear(inputs, outputs)
+    layer = ops.Linear(inputs, outputs)
     x, y = (rows[..., :inputs].clone().requires_grad_() for _ in range(2))
     weight, bias = (p.detach().clone().requires_grad_() for p in (layer.weight, layer.bias))
     layer(x).square().sum().backward()
@@ -30,7 +30,7 @@ def test_values_and_gradients_are_those_of_a_linear_layer(rows: torch.Tensor, in
 
 @needs_onednn
 def test_packed_weights_follow_a_change(rows: torch.Tensor) -> None:
-    layer = onednn.Linear(24, 16)
+    layer = ops.Linear(24, 16)
     with torch.inference_mode():
         before = layer(rows)
     with torch.no_grad():
@@ -42,19 +42,20 @@ def test_packed_weights_follow_a_change(rows: torch.Tensor) -> None:
 
 
 def test_without_onednn_the_layer_is_pytorchs(rows: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "available", lambda dtype: False)
-    monkeypatch.setattr(onednn, "product", None)
-    layer = onednn.Linear(24, 16)
+    monkeypatch.setattr(ops, "has_onednn", lambda dtype: False)
+    monkeypatch.setattr(ops, "product", None)
+    layer = ops.Linear(24, 16)
     torch.testing.assert_close(layer(rows), F.linear(rows, layer.weight, layer.bias))
 
 
 def test_attention_in_bf16_is_attention() -> None:
-    q, k, v = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
-    expected = F.scaled_dot_product_attention(q, k, v)
-    torch.testing.assert_close(onednn.attention(q, k, v), expected)
-    found = onednn.attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), expected, rtol=0.03, atol=0.03)
+    qkv = torch.randn(2, 9, 3, 4, 8, generator=torch.Generator().manual_seed(0))
+    q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+    expected = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    torch.testing.assert_close(ops.attention(qkv), expected)
+    written_out = ops.attention(qkv.bfloat16())
+    assert written_out.dtype == torch.bfloat16
+    torch.testing.assert_close(written_out.float(), expected, rtol=0.03, atol=0.03)
 
 
 @pytest.mark.parametrize(("has_bf16", "seen"), [(True, torch.bfloat16), (False, torch.float32)])
@@ -68,7 +69,7 @@ def test_layer_norm_asks_onednn_for_bfloat16_only_where_it_has_it(
         return x
 
     monkeypatch.setattr(torch.nn.LayerNorm, "forward", forward)
-    monkeypatch.setattr(model, "available", lambda dtype: has_bf16)
+    monkeypatch.setattr(ops, "has_onednn", lambda dtype: has_bf16)
     with torch.inference_mode():
-        assert model.LayerNorm(24)(rows.bfloat16()).dtype == torch.bfloat16
+        assert ops.LayerNorm(24)(rows.bfloat16()).dtype == torch.bfloat16
     assert asked == [seen]

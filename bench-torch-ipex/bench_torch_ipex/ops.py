@@ -1,7 +1,7 @@
-"""Linear layers and attention on oneDNN, for CPUs that PyTorch's own choice of kernels leaves behind.
+"""How PyTorch computes the model's operators: linear layers and attention on oneDNN.
 
-PyTorch hands float32 products to MKL, which keeps to AVX2 on processors that are not Intel's: half of what an AVX-512
-core can do. oneDNN asks the processor what it has. docs/performance.md has the figures.
+PyTorch hands float32 products to MKL, which keeps to AVX2 on processors that are not Intel's. oneDNN asks the processor
+what it has. docs/performance.md has the figures.
 """
 
 from functools import cache
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 @cache
-def available(dtype: torch.dtype) -> bool:
+def has_onednn(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies this type here: PyTorch for macOS has no oneDNN, and old CPUs no bfloat16 in it."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return False
@@ -21,7 +21,7 @@ def available(dtype: torch.dtype) -> bool:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b: [..., K], [M, K] (or packed), [M] -> [..., M]."""
+    """The layer x W^T + b: [..., K], [M, K] (or packed), [M] -> [..., M]."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
     return result
 
@@ -58,11 +58,10 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        if not available(dtype):
+        if not has_onednn(dtype):
             return super().forward(x)
         if torch.is_grad_enabled():
-            result: Tensor = _Product.apply(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
-            return result
+            return _Product.apply(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))  # type: ignore[no-untyped-call]
         return product(x.to(dtype), *self._pack(dtype, x.shape[:-1].numel()))
 
     def _pack(self, dtype: torch.dtype, rows: int) -> tuple[Tensor, Tensor]:
@@ -74,12 +73,31 @@ class Linear(nn.Linear):
         return self._packed
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v: three [B, H, N, D] -> [B, H, N, D].
+class LayerNorm(nn.LayerNorm):
+    """Over the last axis, computed in float32: [..., D] -> [..., D].
 
-    In bfloat16 written out, as batched products on oneDNN: PyTorch's flash kernel took two and a half times as long.
+    In training it is a float32 operator, whose gradients are sums in float32. So too in inference on CPUs where oneDNN
+    has no bfloat16: PyTorch asks it all the same, and it raises.
     """
-    if q.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(q, k, v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or not has_onednn(x.dtype):
+            return super().forward(x.float()).to(x.dtype)
+        return super().forward(x)
+
+
+def attention(qkv: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D/H)) v: [B, N, 3, H, D/H] -> [B, N, H, D/H].
+
+    In bfloat16 written out, as batched products on oneDNN, which are faster than PyTorch's flash kernel.
+    """
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, D/H]
+    if qkv.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return scores.softmax(-1) @ v  # PyTorch's softmax keeps its sums in float32
+    return (scores.softmax(-1) @ v).transpose(1, 2)  # PyTorch's softmax keeps its sums in float32
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Exact GELU, element by element."""
+    return F.gelu(x)
