@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from shared_spec import files
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance
@@ -27,8 +25,10 @@ RESTART_SECONDS = 120.0
 
 def check_machine(begun_on: dict[str, Any], machine: dict[str, Any], where: Path) -> None:
     """Raise UserError where an unfinished run, kept at `where`, was begun on another machine than this."""
+    unread = " ".join(f"{reason} " for side in (begun_on, machine) for reason in side.get("unread") or [])
     for fact in facts.MACHINE:
-        if begun_on.get(fact) != machine.get(fact):
+        known = f"{fact}: " not in unread and not (fact.startswith("gpu_") and "gpu: " in unread)
+        if known and begun_on.get(fact) != machine.get(fact):
             raise UserError(
                 f"{where}: this run was begun on another machine ({fact}: {begun_on.get(fact)}, here "
                 f"{machine.get(fact)}); go on there, or start over with --fresh, or choose another --out."
@@ -79,7 +79,7 @@ class RunFolder:
         Raises:
             UserError: it was begun on another machine.
         """
-        path, machine, booted = self.path / "run.json", facts.collect(device), psutil.boot_time()
+        path, machine, booted = self.path / "run.json", facts.collect(device), facts.boot_time()
         if fresh:
             for stale in [*self.path.glob("*.json"), *self.outcomes.glob("*.json"), *self.path.glob("*.safetensors")]:
                 stale.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ class RunFolder:
             record: dict[str, Any] = files.read(path)
             check_machine(record["environment"], machine, path)
             record["resumed"] += 1
-            if abs(booted - record["booted"]) > RESTART_SECONDS:
+            if None not in (booted, record["booted"]) and abs(booted - record["booted"]) > RESTART_SECONDS:
                 record["booted"] = booted
                 record["warnings"].append(RESTARTED)
         else:
