@@ -39,7 +39,7 @@ class RunFolder:
     """What is on disk of an unfinished run."""
 
     def __init__(self, request: Request, data_checksums: dict[str, str]) -> None:
-        commit, _ = provenance.git_state(Path(__file__).parent)
+        commit, _ = provenance.git_state()
         setting = request.setting
         identity = [
             request.platform.name, setting.engine, setting.device, setting.precision, setting.spec.to_dict(),
