@@ -196,6 +196,8 @@ def _where(titles: list[str]) -> str:
 def _objections(conditions: Facts) -> dict[str, str]:
     """What may have spoilt a phase, in words by kind."""
     objections = {}
+    if conditions.get("ended_early"):
+        objections["early"] = "its time was over, so less was measured than its profile asks for,"
     if (conditions.get("cpu_foreign_share") or 0) > FOREIGN_SHARE:
         objections["foreign"] = f"other processes took {conditions['cpu_foreign_share']:.0%} of the processor's time"
     if (conditions.get("cpu_stolen_share") or 0) > STOLEN_SHARE:

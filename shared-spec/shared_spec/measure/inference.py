@@ -11,12 +11,19 @@ from shared_spec.measure.blocks import Progress, Stepper, as_rows, portion, sile
 from shared_spec.measure.clock import Clock
 from shared_spec.workload.spec import Profile, Spec
 
+LEAST_SAMPLES = 10
+"""Latencies that are taken though the time of the phase is over."""
 
-def _sampled(step: Callable[[], Any], samples: int, seconds: float, clock: Clock, progress: Progress) -> list[float]:
-    """Times of single calls of a `step` that waits for its own end, until both bounds are met."""
+
+def _sampled(
+    step: Callable[[], Any], samples: int, seconds: float, clock: Clock, progress: Progress, deadline: float
+) -> list[float]:
+    """Times of single calls of a `step` that waits for its own end, until both bounds are met or its time is over."""
     times: list[float] = []
     total = 0.0
     while len(times) < samples or total < seconds:
+        if len(times) >= LEAST_SAMPLES and clock() >= deadline:
+            break
         start = clock()
         step()
         times.append(round(clock() - start, 9))  # clocks tell nanoseconds; what a float adds doubles a result's size
@@ -26,12 +33,14 @@ def _sampled(step: Callable[[], Any], samples: int, seconds: float, clock: Clock
 
 
 def measure_latency(
-    backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
-) -> dict[str, Any]:
+    backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent,
+    deadline: float = math.inf,
+) -> dict[str, Any]:  # fmt: skip
     """Batch 1, one image after the other: host to host, then from an image that is on the device already.
 
     Args:
         images: uint8 [N,S,S,3]; taken in turn, so that no input is seen twice in a row.
+        deadline: of the clock; after it nothing is measured more often than it must be.
 
     Returns:
         The latency measurements of results.schema.json; every sample, in seconds and in order.
@@ -52,7 +61,7 @@ def measure_latency(
     start = clock()
     host_to_host()
     first = clock() - start
-    warmup = Stepper(host_to_host, lambda handle: None, spec.measuring, clock)
+    warmup = Stepper(host_to_host, lambda handle: None, spec.measuring, clock, deadline=deadline)
     blocks, steady = warmup.warm_up(profile.warmup_max_seconds, portion(progress, 0.0, 0.2))
     backend.reset_peak_memory()
     samples, seconds = profile.latency_samples, profile.latency_seconds
@@ -60,13 +69,15 @@ def measure_latency(
         "first_inference_seconds": first,
         "warmup_blocks": as_rows(blocks),
         "steady": steady,
-        "host_to_host_seconds": _sampled(host_to_host, samples, seconds, clock, portion(progress, 0.2, 0.4)),
-        "device_only_seconds": _sampled(on_device, samples, seconds, clock, portion(progress, 0.6, 0.4)),
+        "host_to_host_seconds": _sampled(host_to_host, samples, seconds, clock, portion(progress, 0.2, 0.4), deadline),
+        "device_only_seconds": _sampled(on_device, samples, seconds, clock, portion(progress, 0.6, 0.4), deadline),
     }
 
 
-def _infer_batch(backend: Backend, batch: Batch, spec: Spec, profile: Profile, clock: Clock) -> dict[str, Any]:
-    stepper = Stepper(lambda: backend.infer(batch), backend.synchronize, spec.measuring, clock)
+def _infer_batch(
+    backend: Backend, batch: Batch, spec: Spec, profile: Profile, clock: Clock, deadline: float
+) -> dict[str, Any]:
+    stepper = Stepper(lambda: backend.infer(batch), backend.synchronize, spec.measuring, clock, deadline=deadline)
     first = stepper.block(1)
     warmup, steady = stepper.warm_up(profile.inference_seconds)
     backend.reset_peak_memory()
@@ -80,8 +91,9 @@ def _infer_batch(backend: Backend, batch: Batch, spec: Spec, profile: Profile, c
 
 
 def measure_inference(
-    backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
-) -> dict[str, Any]:
+    backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent,
+    deadline: float = math.inf,
+) -> dict[str, Any]:  # fmt: skip
     """Throughput for batch 1, 2, 4 ... on images that are on the device already, as far as memory and profile go.
 
     Returns:
@@ -91,10 +103,13 @@ def measure_inference(
     stopped = None
     batch_size = 1
     while batch_size <= profile.inference_max_batch:
+        if sizes and clock() >= deadline:
+            stopped = f"batch {batch_size}: the time for this phase was over"
+            break
         progress(math.log2(batch_size) / math.log2(2 * profile.inference_max_batch), f"batch {batch_size}")
         chosen = np.resize(images, (batch_size, *images.shape[1:]))
         try:
-            measured = _infer_batch(backend, backend.to_device(chosen, None), spec, profile, clock)
+            measured = _infer_batch(backend, backend.to_device(chosen, None), spec, profile, clock, deadline)
         except OutOfMemory as error:
             stopped = f"batch {batch_size}: out of memory ({error})"
             break

@@ -29,9 +29,9 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def scrub(value: Any) -> Any:
-    """`value` with folders cut off paths and host and user names replaced, in every string within; keys stay.
+    r"""`value` with folders cut off paths and host and user names replaced, in every string within; keys stay.
 
-    What UTF-8 cannot hold, as in the name of a file of another age, comes out as \\udcXX.
+    What UTF-8 cannot hold, as in the name of a file of another age, comes out as \udcXX.
     """
     if isinstance(value, str):
         return _scrubbed(value.encode("utf-8", "backslashreplace").decode())

@@ -158,7 +158,12 @@ def connect(platform: Platform, device: str) -> ranks.Group:
     Raises:
         UserError: the framework is not installed, or cannot connect ranks on this device.
     """
-    group: ranks.Group = _imported(platform, platform.group)(device)
+    make = _imported(platform, platform.group)
+    try:
+        group: ranks.Group = make(device)
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise UserError(f"{ranks.stale(platform.launcher_env)} The ranks cannot be connected: {words}") from error
     return group
 
 
