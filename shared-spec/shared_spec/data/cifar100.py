@@ -121,9 +121,9 @@ def _resolve(path: Path, option: str) -> Path:
             if archive.is_file():
                 return extract(archive, cache_folder() / _FOLDER)
         problem = "holds no CIFAR-100" if path.exists() else "does not exist"
-        if missing := [name for name in FILES if not (folder / name).is_file()]:
-            if len(missing) < len(FILES):
-                problem = f"has no file {' and no file '.join(missing)}"
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if 0 < len(missing) < len(FILES):
+            problem = f"has no file {' and no file '.join(missing)}"
     except OSError as error:
         raise UserError(f"{option}: {path} cannot be read ({error.strerror}); give {expected}.") from error
     raise UserError(f"{option}: {path} {problem}; give {expected}.")
