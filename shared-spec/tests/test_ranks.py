@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from thread_ranks import on_ranks
 
-from shared_spec.data import cifar100
+from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.ranks import (
     ALONE,
@@ -65,7 +65,7 @@ def test_one_process_asks_nobody() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_the_ranks_rows_make_the_same_global_batch(tiny_spec: Spec, size: int) -> None:
-    data = cifar100.synthetic(tiny_spec)
+    data = synthetic.dataset(tiny_spec)
 
     def batches(group: Group) -> TrainingBatches:
         return TrainingBatches(tiny_spec, data.train_images, data.train_labels, 4, 0, group)
