@@ -241,9 +241,9 @@ def _clean_all(value: Any) -> Any:
         return clean(value)
     if isinstance(value, dict):
         return {clean(key): _clean_all(item) for key, item in value.items()}
-    return [_clean_all(item) for item in value] if isinstance(value, list) and not _floats(value) else value
+    return [_clean_all(item) for item in value] if isinstance(value, list) and not _numbers(value) else value
 
 
-def _floats(array: list[Any]) -> bool:
-    """Whether it is of floats alone, as most of what a result holds is: nothing to look at one by one."""
-    return all(type(item) is float for item in array)
+def _numbers(array: list[Any]) -> bool:
+    """Whether it is of numbers alone, as most of what a result holds is: nothing to look at one by one."""
+    return all(type(item) in (float, int) for item in array)
