@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shared_spec.data.cifar100 import Dataset, OfficialFile
+from shared_spec.data.cifar100 import OfficialFile
+from shared_spec.data.dataset import Dataset
 
 IMAGES = {"train": 20, "test": 10}
 

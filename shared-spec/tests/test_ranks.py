@@ -20,7 +20,7 @@ from reference_backend import ReferenceBackend
 from shared_spec import files
 from shared_spec.conformance import golden, questions
 from shared_spec.conformance.checks import Check, run_checks
-from shared_spec.data import cifar100
+from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.measure.convergence import Convergence, evaluate
 from shared_spec.measure.training import Trainer, measure_training
@@ -150,7 +150,7 @@ def test_one_process_asks_nobody() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_the_ranks_rows_make_the_same_global_batch(tiny_spec: Spec, size: int) -> None:
-    data = cifar100.synthetic(tiny_spec)
+    data = synthetic.dataset(tiny_spec)
 
     def batches(group: Group) -> TrainingBatches:
         return TrainingBatches(tiny_spec, data.train_images, data.train_labels, 4, 0, group)
@@ -188,7 +188,7 @@ def measure(spec: Spec, group: Group, part: bool = False) -> tuple[dict[str, Any
     backend.load_params(params.initial(spec))
     if part and group.rank == 1:
         backend.params["head.bias"] = backend.params["head.bias"] + np.float32(1e-6)
-    data = cifar100.synthetic(spec)
+    data = synthetic.dataset(spec)
     batches = TrainingBatches(spec, data.train_images, data.train_labels, 4, 0, group)
     with batches.prefetched() as prefetched:
         trainer = Trainer(backend, spec, iter(prefetched), 4, device.clock)
@@ -220,7 +220,7 @@ def test_training_whose_ranks_part_fails(measured_spec: Spec) -> None:
 
 
 def converge(spec: Spec, size: int, checkpoint: Path, kill_at: int | None = None, part: int = -1) -> list[Any]:
-    data = cifar100.synthetic(spec)
+    data = synthetic.dataset(spec)
 
     def work(group: Group) -> dict[str, Any]:
         world = World()
@@ -276,7 +276,7 @@ def test_a_training_whose_ranks_part_fails_at_the_end_of_the_epoch(short_spec: S
 @pytest.mark.parametrize("size", [2, 3, 5, 16])
 def test_shared_evaluation_gives_the_very_same_figures(tiny_spec: Spec, size: int) -> None:
     spec = tiny_spec.changed(data=tiny_spec.data.changed(test_images=27))
-    data = cifar100.synthetic(spec)
+    data = synthetic.dataset(spec)
 
     def work(group: Group) -> tuple[float, float]:
         backend = ReferenceBackend(spec, "cpu", "fp32", "numpy")

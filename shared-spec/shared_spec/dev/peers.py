@@ -24,7 +24,7 @@ import numpy as np
 
 from shared_spec import files
 from shared_spec.backend import Batch, Handle
-from shared_spec.data import cifar100
+from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance
@@ -105,7 +105,7 @@ def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 def _stepper(contender: Contender, spec: Spec, task: str, batch_size: int) -> tuple[Stepper, list[float]]:
     """What is timed, and a few numbers that tell whether the contender computes the specified model."""
-    data = cifar100.synthetic(spec)
+    data = synthetic.dataset(spec)
     contender.load_params(params.initial(spec))
     if task == "latency":
         images = data.test_images[:batch_size]

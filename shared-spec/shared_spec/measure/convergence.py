@@ -22,7 +22,7 @@ import safetensors.numpy
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, Handle
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.cifar100 import Dataset
+from shared_spec.data.dataset import Dataset
 from shared_spec.machine.energy.meter import Meter
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared_spec.data.cifar100 import Identity
+from shared_spec.data.dataset import Identity
 from shared_spec.machine import facts, provenance, watch
 from shared_spec.measure.clock import utc_now
 from shared_spec.results import format, privacy

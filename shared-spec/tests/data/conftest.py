@@ -10,7 +10,7 @@ import pytest
 from fake_cifar100 import CONTENTS, official
 
 from shared_spec.data import cifar100
-from shared_spec.data.cifar100 import Dataset
+from shared_spec.data.dataset import Dataset
 
 BESIDE_THE_CHECKOUT = Path(__file__).parents[4] / "shared" / "data" / "cifar-100-python.tar.gz"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared_spec.data import cifar100
+from shared_spec.data import synthetic
 from shared_spec.data.batches import HostBatch, Prefetcher, TrainingBatches, crop_and_flip, soft_targets
-from shared_spec.data.cifar100 import Dataset
+from shared_spec.data.dataset import Dataset
 from shared_spec.workload.preprocessing import interpolation_matrix
 from shared_spec.workload.random_bits import random_bits
 from shared_spec.workload.spec import DataSpec, Spec
@@ -22,7 +22,7 @@ def sha256(array: np.ndarray) -> str:
 
 @pytest.fixture(scope="module")
 def stand_in(tiny_spec: Spec) -> Dataset:
-    return cifar100.synthetic(tiny_spec)
+    return synthetic.dataset(tiny_spec)
 
 
 def make(spec: Spec, dataset: Dataset, batch_size: int = 4, seed: int = 0) -> TrainingBatches:
@@ -252,7 +252,7 @@ def test_images_that_fill_no_batch_are_left_out_of_the_epoch(tiny_spec: Spec, st
 
 
 def test_only_the_specified_number_of_images_is_used(tiny_spec: Spec) -> None:
-    more = cifar100.synthetic(tiny_spec.changed(data=tiny_spec.data.changed(train_images=100)))
+    more = synthetic.dataset(tiny_spec.changed(data=tiny_spec.data.changed(train_images=100)))
     assert set(epoch_labels(make(tiny_spec, more), 0)) == set(range(64))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.cifar100 import Dataset
+from shared_spec.data.dataset import Dataset
 from shared_spec.workload.spec import Spec
 
 

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from shared_spec.data import cifar100
+from shared_spec.data import cifar100, synthetic
 from shared_spec.workload.spec import Spec
 
 
@@ -16,7 +16,7 @@ def sha256(*arrays: np.ndarray) -> str:
 
 
 def test_stand_in_is_the_same_everywhere(standard_spec: Spec) -> None:
-    dataset = cifar100.synthetic(standard_spec)
+    dataset = synthetic.dataset(standard_spec)
     assert dataset.train_images.shape == (50_000, 32, 32, 3)
     assert dataset.test_images.shape == (10_000, 32, 32, 3)
     assert {dataset.train_images.dtype, dataset.test_images.dtype} == {np.dtype(np.uint8)}
@@ -28,7 +28,7 @@ def test_stand_in_is_the_same_everywhere(standard_spec: Spec) -> None:
 
 
 def test_small_stand_in_is_the_start_of_a_large_one(tiny_spec: Spec) -> None:
-    large = cifar100.synthetic(tiny_spec.changed(data=tiny_spec.data.changed(train_images=2_500, test_images=1_100)))
+    large = synthetic.dataset(tiny_spec.changed(data=tiny_spec.data.changed(train_images=2_500, test_images=1_100)))
     small = cifar100.load(None, tiny_spec)
     assert (len(small.train_images), len(small.test_images)) == (64, 32)
     np.testing.assert_array_equal(small.train_images, large.train_images[:64])
@@ -39,7 +39,7 @@ def test_small_stand_in_is_the_start_of_a_large_one(tiny_spec: Spec) -> None:
 
 def test_stand_in_can_be_learned_and_is_not_trivial(tiny_spec: Spec) -> None:
     """Class means of the training images, a linear rule, must classify unseen images; single pixels must not."""
-    dataset = cifar100.synthetic(tiny_spec.changed(data=tiny_spec.data.changed(train_images=2_000, test_images=500)))
+    dataset = synthetic.dataset(tiny_spec.changed(data=tiny_spec.data.changed(train_images=2_000, test_images=500)))
     train, test = (images.reshape(len(images), -1) / 255 for images in (dataset.train_images, dataset.test_images))
     means = np.stack([train[dataset.train_labels == label].mean(0) for label in range(100)])
     nearest = ((test[:, None, ::8] - means[None, :, ::8]) ** 2).sum(-1).argmin(1)
