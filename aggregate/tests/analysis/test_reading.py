@@ -118,11 +118,11 @@ def test_packed_results_are_read_beside_plain_ones(tmp_path: Path) -> None:
     ("data", "said"),
     [
         (b"", "not valid JSON"),
-        (b"{}", "not valid gzip"),
-        (gzip.compress(b"{}")[:-4], "it may be truncated"),
-        (gzip.compress(b"{}")[:12] + b"\xff" * 12, "not valid gzip"),
+        (b"{}", "not what gzip has packed"),
+        (gzip.compress(b"{}")[:-4], "not what gzip has packed"),
+        (gzip.compress(b"{}")[:12] + b"\xff" * 12, "not what gzip has packed"),
         (gzip.compress(b"\xff"), "not UTF-8"),
-        (gzip.compress(b" " * (reading.MAX_BYTES + 1)), "64 MiB that a result file may have, when unpacked"),
+        (gzip.compress(b" " * (reading.MAX_BYTES + 1)), "is larger than the 64 MiB"),
     ],
 )
 def test_packed_files_that_are_no_results(tmp_path: Path, data: bytes, said: str) -> None:
