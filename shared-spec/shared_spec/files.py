@@ -14,6 +14,7 @@ from typing import Any
 
 from shared_spec.errors import UserError
 
+PIECE = 2**20
 MAX_BYTES = 2**30
 """More than any file that this package reads may have; who reads what strangers wrote sets a narrower bound."""
 
@@ -93,11 +94,13 @@ def read_bytes(path: Path, largest: int = MAX_BYTES) -> bytes:
 
 
 def _at_most(largest: int, read: Callable[[int], bytes]) -> bytes:
-    """What there is to read, asked for in one piece, so that nothing is held beyond the bound."""
-    data = read(largest + 1)
-    if len(data) > largest:
-        raise UserError(f"is larger than the {largest / 2**20:g} MiB that a file may have here")
-    return data
+    """All that there is to read, piece by piece, so that no memory is taken for what is not there or too much."""
+    data = bytearray()
+    while piece := read(PIECE):
+        data += piece
+        if len(data) > largest:
+            raise UserError(f"is larger than the {largest / 2**20:g} MiB that a file may have here")
+    return bytes(data)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from shared_spec.machine import nvml as machine_nvml
 from shared_spec.machine.energy import apple, nvml, rapl, wall
-from shared_spec.machine.energy.meter import Meter, NoMeter, Reading, Unmetered
+from shared_spec.machine.energy.meter import Meter, NoMeter, Unmetered
 from shared_spec.machine.energy.open import open_meter
 from shared_spec.machine.sampler import Sampler
 from shared_spec.results.measurements import Energy, EnergySource
@@ -66,13 +66,13 @@ def world() -> World:
     return World()
 
 
-def assert_null(reading: Reading, *words: str) -> None:
+def assert_null(reading: Energy, *words: str) -> None:
     assert reading.joules is None
     for word in words:
         assert word in (reading.reason or "")
 
 
-def reading_of(meter: Meter, world: World, seconds: float) -> Reading:
+def reading_of(meter: Meter, world: World, seconds: float) -> Energy:
     meter.start()
     world.run(seconds)
     return meter.stop()
@@ -84,16 +84,19 @@ def reading_of(meter: Meter, world: World, seconds: float) -> Reading:
 @pytest.mark.parametrize(("joules", "reason"), [(None, None), (0.0, "no permission")])
 def test_a_reading_is_a_figure_or_a_reason(joules: float | None, reason: str | None) -> None:
     with pytest.raises(ValueError, match="reason"):
-        Reading(joules, reason, "none", "nothing", 0)
+        Energy(joules=joules, reason=reason, source="none", scope="nothing", samples=0)
 
 
 @pytest.mark.parametrize(
     "reading",
-    [Reading(12.5, None, "rapl-package", "processor packages (1)", 1), Unmetered("no meter").stop()],
+    [
+        Energy(joules=12.5, reason=None, source="rapl-package", scope="processor packages (1)", samples=1),
+        Unmetered("no meter").stop(),
+    ],
     ids=["measured", "unmetered"],
 )
-def test_readings_fit_the_result_schema(reading: Reading) -> None:
-    Energy.model_validate(reading.as_dict())
+def test_readings_fit_the_result_schema(reading: Energy) -> None:
+    assert Energy.model_validate(reading.to_dict()) == reading
 
 
 def test_the_result_schema_knows_every_source() -> None:
@@ -608,7 +611,7 @@ def cpu_meter(tree: Powercap, world: World) -> rapl.RaplMeter:
     return rapl.open_meter(world.clock, tree.root, world.sampler())
 
 
-def rapl_reading(tree: Powercap, world: World, seconds: float = 1.0, tick: float = 0.1) -> Reading:
+def rapl_reading(tree: Powercap, world: World, seconds: float = 1.0, tick: float = 0.1) -> Energy:
     meter, tree.tick = cpu_meter(tree, world), tick
     meter.start()
     world.run(seconds, tick)
