@@ -121,11 +121,14 @@ test-mlx test-cuda test-ipex: test-%: setup-%
 test-across: setup-spec setup-mlx setup-cuda setup-ipex
 	cd shared-spec && .venv/bin/python -m pytest tests/across_platforms.py
 
-lint: setup-spec setup-aggregate ## ruff, mypy, and who may import whom
+lint: $(foreach p,$(TESTABLE),setup-$(p)) ## ruff, mypy, and who may import whom (.importlinter)
 	shared-spec/.venv/bin/ruff check .
 	shared-spec/.venv/bin/ruff format --check .
+	PYTHONPATH=shared-spec:bench-mlx:bench-tf-cuda:bench-torch-ipex:. shared-spec/.venv/bin/lint-imports --no-cache
 	cd shared-spec && .venv/bin/mypy
 	aggregate/.venv/bin/mypy --config-file aggregate/pyproject.toml aggregate
+	@for p in $(foreach p,$(filter mlx cuda ipex,$(TESTABLE)),$(FOLDER_$(p))); do \
+	  echo "mypy $$p"; (cd $$p && ../shared-spec/.venv/bin/mypy --python-executable .venv/bin/python) || exit 1; done
 
 # Each environment is made by setup_env.py, which looks every time whether it is still what is asked for.
 setup-spec setup-aggregate setup-mlx setup-cuda setup-ipex: setup-%:

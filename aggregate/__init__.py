@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = None) -> pd.DataFrame:
     """Every figure of some results in tidy long form: one row per run, metric and batch size.
 
-    What each column means is said in `aggregate.compare.COLUMNS`, how each figure is found in
-    `aggregate.metrics.METRICS`. Files that are no valid results are left out; why they are is in `attrs["problems"]`
+    What each column means is said in `aggregate.analysis.summary.COLUMNS`, how each figure is found in
+    `aggregate.analysis.registry.METRICS`. Files that are no valid results are left out; why they are is in `attrs["problems"]`
     of the frame, a sentence each.
 
     Args:
@@ -32,14 +32,14 @@ def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = 
         shared_spec.errors.UserError: there is no valid result, no such baseline, or the price file is wrong.
     """
     # Not at the top: `python -m aggregate` imports this module first, and wants to say itself what is not installed.
-    from aggregate import reading, report
-    from shared_spec.errors import UserError
-    from shared_spec.results.prices import load_prices
+    from aggregate.analysis import comparison, reading  # noqa: PLC0415
+    from shared_spec.errors import UserError  # noqa: PLC0415
+    from shared_spec.results.prices import load_prices  # noqa: PLC0415
 
     loaded = reading.load(paths)
     problems = [str(problem) for problem in loaded.problems]
     if not loaded.results:
         raise UserError(f"There is no valid result to compare. {' '.join(problems)}".strip())
-    summary = report.compared(loaded.results, loaded.problems, load_prices(prices), baseline).summary
+    summary = comparison.compare(loaded.results, loaded.problems, load_prices(prices), baseline).summary
     summary.attrs["problems"] = problems
     return summary

@@ -12,8 +12,11 @@ try:
     from rich.console import Console
     from rich.text import Text
 
-    from aggregate import publish, report, tables
-    from aggregate.reading import load
+    from aggregate import publish
+    from aggregate.analysis.comparison import Comparison
+    from aggregate.analysis.comparison import compare as compare_results
+    from aggregate.analysis.reading import load
+    from aggregate.render import answer, outline, report, terminal
     from shared_spec.errors import UserError
     from shared_spec.results.prices import load_prices
 except ModuleNotFoundError as error:
@@ -54,6 +57,7 @@ def main() -> None:
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What to print.")
 @click.option("--fail-on-warning", is_flag=True, help=f"Exit status {EXIT_WARNED} if a run or a figure has a warning.")
 def compare(
+    *,
     files: tuple[str, ...],
     out: Path,
     baseline: str,
@@ -79,8 +83,8 @@ def compare(
         _say(errors, "There is no valid result to compare.")
         sys.exit(EXIT_NOTHING_COMPARED)
     try:
-        comparison = report.compared(loaded.results, loaded.problems, load_prices(prices), baseline, title)
-        drawn = report.write(comparison, out)
+        comparison = compare_results(loaded.results, loaded.problems, load_prices(prices), baseline)
+        plots = report.write(comparison, out, title)
     except UserError as error:
         _say(errors, str(error))
         sys.exit(EXIT_NOTHING_COMPARED)
@@ -88,14 +92,14 @@ def compare(
         _show(comparison)
     else:
         _survive_encoding()
-        click.echo(report.as_text(comparison, drawn, form), nl=False)
+        click.echo(report.as_text(comparison, plots, form, title), nl=False)
     _say(errors, f"The report is in {out}: index.html, comparison.md, comparison.csv and plots/.")
     sys.exit(_status(comparison, errors, fail_on_warning))
 
 
-def _status(comparison: report.Comparison, errors: Console, fail_on_warning: bool) -> int:
+def _status(comparison: Comparison, errors: Console, fail_on_warning: bool) -> int:
     """The exit status, its reason said."""
-    warned = report.warnings(comparison)
+    warned = comparison.warnings
     if fail_on_warning and warned:
         _say(errors, f"There are warnings: {'; '.join(warned[:10])}{' ...' if len(warned) > 10 else ''}.")
     if comparison.problems:
@@ -133,16 +137,17 @@ def _survive_encoding() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def _show(comparison: report.Comparison) -> None:
+def _show(comparison: Comparison) -> None:
     """Print the tables; what is piped on is as wide as it needs to be and never cut."""
     _survive_encoding()
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=tables.UNBOUNDED)
+        console = Console(highlight=False, width=terminal.UNBOUNDED)
     for section in comparison.sections:
-        for table in (comparison.headline(section), *comparison.subtables(section), comparison.details(section)):
-            tables.show(table, console)
-        for sentence in report.sentences(section, comparison.partings[section.title]):
+        subtables = outline.subtables(comparison, section)
+        for table in (outline.headline(comparison, section), *subtables, outline.details(comparison, section)):
+            terminal.show(table, console)
+        for sentence in answer.sentences(section, comparison.divergences[section.title]):
             _say(console, sentence + "\n")
     for run in comparison.runs:
         _say(console, f"{run.letter}  {run.identity['file']}")

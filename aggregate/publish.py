@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aggregate.compare import conformance_of, differences, standard
-from aggregate.reading import Result, clean, load
-from shared_spec.machine import facts
+from aggregate.analysis.phases.conformance import conformance_of
+from aggregate.analysis.reading import clean, load
+from aggregate.analysis.result import Result
+from aggregate.analysis.standard import differences, is_standard
+from shared_spec.results import privacy
+from shared_spec.results.format import Failed
 
 PRIVATE = {
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"),
@@ -30,6 +33,7 @@ class Finding:
 
     Attributes:
         sign: "ok", "no" where it prevents publication, "!" where readers should know.
+        text: what was found.
     """
 
     sign: str
@@ -37,6 +41,7 @@ class Finding:
 
     @property
     def prevents(self) -> bool:
+        """Whether the result must not be published as it is."""
         return self.sign == "no"
 
 
@@ -44,8 +49,8 @@ def check(path: Path) -> list[Finding]:
     """Everything there is to say of a result file before it is published."""
     loaded = load([path])
     if len(loaded.results) != 1 or loaded.problems:
-        said = [Finding("no", str(problem)) for problem in loaded.problems]
-        return said or [Finding("no", f"{clean(str(path))}: give one result file")]
+        problems = [Finding("no", str(problem)) for problem in loaded.problems]
+        return problems or [Finding("no", f"{clean(str(path))}: give one result file")]
     (result,) = loaded.results
     return [Finding("ok", "valid: it fits the schema and does not contradict itself"), *_findings(result)]
 
@@ -59,7 +64,7 @@ def _findings(result: Result) -> Iterator[Finding]:
 
 
 def _workload(result: Result) -> Finding:
-    if result.spec.fingerprint == standard().fingerprint:
+    if is_standard(result.spec.fingerprint):
         return Finding("ok", "the standard workload")
     changed = "; ".join(differences(result.spec)[:6]) or "its version differs"
     return Finding("no", f"not the standard workload ({changed}): run it without --spec from the newest commit")
@@ -73,12 +78,12 @@ def _conformance(result: Result) -> Finding:
 
 
 def _commit(result: Result) -> Finding:
-    software = result.content["software"]
-    if software["git_commit"] is None:
+    software = result.content.software
+    if software.git_commit is None:
         return Finding("no", "it does not say which commit measured: run it from a git checkout")
-    if software["git_clean"] is not True:
+    if software.git_clean is not True:
         return Finding("no", "measured from a checkout with changes: commit or drop them, and measure again")
-    return Finding("ok", f"measured from commit {software['git_commit'][:10]}, unchanged")
+    return Finding("ok", f"measured from commit {software.git_commit[:10]}, unchanged")
 
 
 def _texts(value: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
@@ -95,13 +100,13 @@ def _texts(value: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _privacy(result: Result) -> Iterator[Finding]:
-    found = [Finding("no", text) for text in dict.fromkeys(_private(result))]
-    yield from found or [Finding("ok", "nothing private found; look it over all the same")]
+    private = [Finding("no", text) for text in dict.fromkeys(_private(result))]
+    yield from private or [Finding("ok", "nothing private found; look it over all the same")]
 
 
 def _private(result: Result) -> Iterator[str]:
     yield from (f"{kind} in its file name" for kind in _kinds(result.file))
-    for pointer, text in _texts(result.content):
+    for pointer, text in _texts(result.content.to_dict()):
         if not pointer.startswith(VERSIONS):
             yield from (f"{kind} at {pointer}: take it out" for kind in _kinds(text))
 
@@ -109,20 +114,20 @@ def _private(result: Result) -> Iterator[str]:
 def _kinds(text: str) -> Iterator[str]:
     kinds = [kind for kind, pattern in PRIVATE.items() if pattern.search(text)]
     yield from kinds
-    if not kinds and facts.scrub(text) != text:
+    if not kinds and privacy.scrub(text) != text:
         yield "a path, or the name of this host or user,"
 
 
 def _remarks(result: Result) -> Iterator[Finding]:
     """What does not stand in the way, but will be seen in the report."""
     content = result.content
-    if content["data"]["source"] == "synthetic":
+    if content.data.source == "synthetic":
         yield Finding("!", "measured on the synthetic stand-in: no accuracy, and marked so in every table")
-    if content["profile"]["name"] != "full":
-        yield Finding("!", f"the {content['profile']['name']} profile: fewer repeats than full")
+    if content.profile.name != "full":
+        yield Finding("!", f"the {content.profile.name} profile: fewer repeats than full")
     if not result.outcomes("convergence"):
         yield Finding("!", "no full training: no time to target, no cost")
-    for outcome in content["phases"]:
-        if outcome["status"] == "failed":
-            yield Finding("!", f"{outcome['phase']} (repeat {outcome['repeat']}) failed: {outcome['reason']}")
-    yield from (Finding("!", warning) for warning in content["warnings"])
+    for outcome in content.phases:
+        if isinstance(outcome, Failed):
+            yield Finding("!", f"{outcome.phase} (repeat {outcome.repeat}) failed: {outcome.reason}")
+    yield from (Finding("!", warning) for warning in content.warnings)

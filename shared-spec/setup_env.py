@@ -134,7 +134,7 @@ def make(folder: Path, wanted: dict[str, str], args: argparse.Namespace) -> None
 
 
 def requirements(locks: list[str]) -> list[str]:
-    """pip's words for some lock files."""
+    """The words that hand lock files to pip."""
     return [word for lock in locks for word in ("-r", lock)]
 
 

@@ -28,6 +28,7 @@ def write(folder: Path) -> None:
 
 
 def main() -> None:
+    """Write the files, compare them, and say what that took."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)

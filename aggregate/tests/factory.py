@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
+from click.testing import Result as Invoked
 
-from aggregate import compare
-from aggregate.compare import Run
-from aggregate.reading import Result
+from aggregate.__main__ import main
+from aggregate.analysis import merging
+from aggregate.analysis.merging import Run
+from aggregate.analysis.result import Result
+from aggregate.analysis.summary import summary
+from aggregate.render import tables
+from aggregate.render.tables import Table
 from shared_spec.results import format
 from shared_spec.results.prices import load_prices
 from shared_spec.results.upgrade import HEADLINE_MEMORY, kind_of_failure
@@ -178,11 +184,12 @@ def _max_batch(rng: np.random.Generator, platform: str, speed: float) -> dict[st
 
 
 def _convergence(
-    rng: np.random.Generator, spec: Spec, platform: str, speed: float, epochs: int, ceiling: float
+    rng: np.random.Generator, spec: Spec, platform: str, speed: float, *, ceiling: float
 ) -> dict[str, Any]:
     """A training whose top-1 rises towards `ceiling`."""
     images = spec.data.train_images // spec.training.batch_size * spec.training.batch_size
     rows: list[dict[str, Any]] = []
+    epochs = spec.training.epochs
     for epoch in range(1, epochs + 1):
         top1 = round(ceiling * (1 - float(np.exp(-epoch / 5))) + float(rng.normal(0, 0.002)), 4)  # of 10,000 images
         seconds = epoch * (images / speed + 5.0 + 1.0) + 12.0
@@ -247,13 +254,27 @@ def make_result(
     """A result as plain JSON values.
 
     Args:
+        platform: whose usual engine, device and speed it has where nothing else is asked for.
+        precision: fp32 or bf16.
+        engine: of the platform.
+        framework_version: of its framework.
+        device_name: as the framework names it.
+        device_kind: cpu, gpu ...
+        cores: physical ones of the machine.
         speed: training images/s; everything else follows from it.
+        repeats: of training, latency and inference.
+        spec: the workload.
+        data: cifar-100 or synthetic.
         conformance: whether it is passed; None leaves the phase out.
+        phases: those that were run.
         failed: reason by (phase, repeat) of those that fail.
+        warnings: of the run.
+        largest_batch: of the inference.
         seeds: trainings of the convergence phase.
         top1: what their accuracy rises towards.
-        world_size, scaling: ranks that train together, and how; `speed` is of all in strong scaling, of each in weak.
         number: tells runs apart that are otherwise the same, also in their noise.
+        world_size: ranks that train together.
+        scaling: how; `speed` is of all ranks together in strong scaling, of each in weak.
     """
     words = (platform, precision, engine, device_name, device_kind, data, spec.name, number, world_size, scaling)
     digest = hashlib.sha256(repr(words).encode()).hexdigest()
@@ -278,7 +299,7 @@ def make_result(
         "latency": lambda seed: _latency(rng, platform, speed),
         "inference": lambda seed: _inference(rng, platform, speed, largest_batch),
         "max_batch": lambda seed: _max_batch(rng, platform, speed),
-        "convergence": lambda seed: _convergence(rng, spec, platform, speed, spec.training.epochs, top1),
+        "convergence": lambda seed: _convergence(rng, spec, platform, speed, ceiling=top1),
     }
     counts = {"training": repeats, "latency": repeats, "inference": repeats, "convergence": seeds}
     outcomes = []
@@ -383,9 +404,8 @@ def save(result: Any, folder: Path, name: str = "result.json") -> Path:
 
 def as_runs(*contents: dict[str, Any]) -> list[Run]:
     """Results as the comparison sees them; their files are called 0.json, 1.json ..."""
-    specs = [parse_spec(content["spec"]["content"], "test") for content in contents]
-    results = [Result(f"{i}.json", c, s) for i, (c, s) in enumerate(zip(contents, specs, strict=True))]
-    return compare.runs(results, PRICES)
+    results = [Result(f"{i}.json", format.parse(content)) for i, content in enumerate(contents)]
+    return merging.runs(results, PRICES)
 
 
 def with_losses(content: dict[str, Any], losses: list[float | None], repeat: int = 0) -> dict[str, Any]:
@@ -394,3 +414,29 @@ def with_losses(content: dict[str, Any], losses: list[float | None], repeat: int
         if (outcome["phase"], outcome["repeat"]) == ("training", repeat):
             outcome["measurements"]["loss_trace"] = losses
     return content
+
+
+def outcome(result: dict[str, Any], phase: str) -> dict[str, Any]:
+    """The first outcome of a phase."""
+    found: dict[str, Any] = next(o for o in result["phases"] if o["phase"] == phase)
+    return found
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Paths of everything in a result, of long arrays the first two items."""
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in items:
+        found += leaves(item, (*path, key))
+    return found
+
+
+def table_of(*contents: dict[str, Any]) -> Table:
+    """The table of some results, with all their metrics."""
+    runs = as_runs(*contents)
+    return tables.build("title", "", runs, summary(runs))
+
+
+def call(*arguments: object) -> Invoked:
+    """What `python -m aggregate` says to these arguments."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])

@@ -4,19 +4,19 @@ import math
 import shutil
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cpuinfo
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
+from mlx import nn
 from mlx.utils import tree_unflatten
 
 from bench_mlx.model import DeiT
-from bench_mlx.ops import join
+from bench_mlx.ops import enable_grad, join
 from bench_mlx.ranks import MlxGroup, group, on_host
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
@@ -62,8 +62,8 @@ def _select_device(device: str) -> None:
 
 
 @contextmanager
-def _out_of_memory_told_apart() -> Iterator[None]:
-    """MLX reports exhausted memory as a RuntimeError; everything else is passed on as it is."""
+def _memory_errors() -> Iterator[None]:
+    """Raise what MLX reports of exhausted memory as OutOfMemory; also a decorator."""
     try:
         yield
     except MemoryError as error:
@@ -79,8 +79,7 @@ class MlxBackend:
 
     All that a training step changes is in `_state`: parameters and both moments as one float32 vector each, and the
     step. `_model` lends its structure only and takes the values of whatever is being computed. One vector instead of
-    152 arrays makes the cast to bfloat16, the norm and AdamW a kernel each: on an H200 a step of batch 32 took the
-    host 21 ms to dispatch while every array had kernels of its own.
+    152 arrays makes the cast to bfloat16, the norm and AdamW a kernel each, which the host has to dispatch.
     """
 
     group: Group
@@ -94,9 +93,9 @@ class MlxBackend:
         self._layout = canonical.FlatLayout(spec)
         self._state: Arrays = {}
         self._inference_params: Arrays = {}
-        self._compiled_step = mx.compile(self._step, inputs=self._state, outputs=self._state)
+        self._compiled_step: Callable[..., mx.array] = mx.compile(self._step, inputs=self._state, outputs=self._state)
         self._compiled_gradients = mx.compile(mx.value_and_grad(self._loss))
-        self._compiled_forward = mx.compile(self._inference)
+        self._compiled_forward = mx.compile(self._forward)
         self._in_flight: deque[mx.array] = deque()
         self._matmul_operands: dict[int, tuple[mx.array, mx.array]] = {}
 
@@ -107,7 +106,7 @@ class MlxBackend:
         fused = not on_cpu or shutil.which("g++") is not None
         return {
             "framework": "mlx",
-            "framework_version": mx.__version__,
+            "framework_version": mx.__version__,  # type: ignore[attr-defined]  # its stubs leave it out
             "engine": self.engine,
             "device": {"kind": self.device, "name": name, "count": 1},
             "compile_mode": "mx.compile" if fused else "mx.compile, nothing fused: it found no g++",
@@ -121,22 +120,16 @@ class MlxBackend:
             },
         }
 
-    def _effective_precision(self) -> str:
-        """Measured: 1 + 2^-12 is a float32, but TF32 with its 10 bits of fraction rounds it to 1."""
-        if self.precision == "bf16":
-            emulated = self.device == "cpu" and sys.platform == "linux"
-            return "bf16, computed in fp32 registers (no bf16 instructions)" if emulated else "bf16"
-        n = 512
-        product = mx.full((n, n), 1 + 2**-12) @ mx.eye(n)
-        return "fp32" if mx.all(product == 1 + 2**-12).item() else "tf32"
-
-    @_out_of_memory_told_apart()
+    @_memory_errors()
     def load_params(self, params: Mapping[str, np.ndarray]) -> None:
         canonical.check(self.spec, params, "load_params")
         zeros = mx.zeros(sum(self._layout.sizes))  # takes no memory before the first step
         self._set_state({"param": mx.array(self._layout.flatten(params)), "m": zeros, "v": zeros}, 0)
 
-    @_out_of_memory_told_apart()
+    def export_params(self) -> canonical.Params:
+        return self._layout.by_name(on_host(self._state["param"]))
+
+    @_memory_errors()
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         values = {
             kind: {key.removeprefix(f"{kind}/"): state[key] for key in state if key.startswith(f"{kind}/")}
@@ -147,14 +140,6 @@ class MlxBackend:
         vectors = {kind: mx.array(self._layout.flatten(values[kind])) for kind in STATE_KINDS}
         self._set_state(vectors, int(state["step"]))
 
-    def _set_state(self, vectors: Arrays, step: int) -> None:
-        self._state.update(vectors)
-        self._state["step"] = mx.array(step, mx.int32)
-        self._inference_params.clear()
-
-    def export_params(self) -> canonical.Params:
-        return self._layout.by_name(on_host(self._state["param"]))
-
     def export_state(self) -> dict[str, np.ndarray]:
         state = {"step": np.array(self._state["step"], np.int64)}
         for kind in STATE_KINDS:
@@ -162,15 +147,96 @@ class MlxBackend:
             state |= {f"{kind}/{name}": value for name, value in by_name.items()}
         return state
 
-    def _params(self) -> Arrays:
+    @_memory_errors()
+    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
+        return (mx.array(images),) if targets is None else (mx.array(images), mx.array(targets))
+
+    @_memory_errors()
+    def train_step(self, batch: Batch, lr: float) -> mx.array:
+        self._inference_params.clear()
+        # A new number would be a new compilation, a new array is not.
+        return self._dispatch(self._compiled_step(*batch, mx.array(lr, mx.float32)), self._state)
+
+    @_memory_errors()
+    def infer(self, batch: Batch) -> mx.array:
+        if not self._inference_params:  # cast once, for as long as the parameters stay as they are
+            self._inference_params.update(self._weights())
+        return self._dispatch(self._compiled_forward(self._inference_params, batch[0]))
+
+    @_memory_errors()
+    def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
+        _, gradients = self._compiled_gradients(self._weights(), *batch)
+        return {name: self._to_float32(value) for name, value in gradients.items()}
+
+    def communication(self) -> dict[str, float] | None:
+        """MLX does not tell."""
+        return None
+
+    def preprocess(self, batch: Batch) -> mx.array:
+        return self._model.preprocess(batch[0]).transpose(0, 2, 3, 1)
+
+    @_memory_errors()
+    def synchronize(self, *handles: mx.array) -> None:
+        """Evaluate the handles, then wait: mx.synchronize alone returns at once over what nobody dispatched."""
+        mx.eval(*handles)
+        mx.synchronize()
+        self._in_flight.clear()
+
+    @_memory_errors()
+    def to_numpy(self, handle: mx.array) -> np.ndarray:
+        return self._to_float32(handle)
+
+    @_memory_errors()
+    def matmul(self, n: int) -> mx.array:
+        if n not in self._matmul_operands:
+            a, b = (mx.random.normal((n, n), key=mx.random.key(seed)).astype(self._dtype) for seed in range(2))
+            mx.eval(a, b)
+            self._matmul_operands = {n: (a, b)}
+        a, b = self._matmul_operands[n]
+        return self._dispatch(a @ b)
+
+    def reset_peak_memory(self) -> None:
+        mx.reset_peak_memory()
+
+    def memory(self) -> dict[str, int | None]:
+        """Bytes in MLX's allocator; its peak leaves out the cache, which holds freed memory for reuse."""
+        return {
+            "mlx_peak": mx.get_peak_memory(),
+            "mlx_active": mx.get_active_memory(),
+            "mlx_cache": mx.get_cache_memory(),
+        }
+
+    def _effective_precision(self) -> str:
+        """Measured: 1 + 2^-12 is a float32, but TF32 with its 10 bits of fraction rounds it to 1."""
+        if self.precision == "bf16":
+            emulated = self.device == "cpu" and sys.platform == "linux"
+            return "bf16, computed in fp32 registers (no bf16 instructions)" if emulated else "bf16"
+        n = 512
+        product = mx.full((n, n), 1 + 2**-12) @ mx.eye(n)
+        return "fp32" if mx.all(product == 1 + 2**-12).item() else "tf32"
+
+    def _set_state(self, vectors: Arrays, step: int) -> None:
+        self._state.update(vectors)
+        self._state["step"] = mx.array(step, mx.int32)
+        self._inference_params.clear()
+
+    @staticmethod
+    def _to_float32(value: mx.array) -> np.ndarray:
+        return on_host(value.astype(mx.float32))
+
+    def _dispatch(self, result: mx.array, *state: Arrays) -> mx.array:
+        """Start the computation, which MLX would otherwise put off until somebody reads a value."""
+        mx.async_eval(result, *state)
+        self._in_flight.append(result)
+        if len(self._in_flight) > IN_FLIGHT:
+            mx.eval(self._in_flight.popleft())
+        return result
+
+    def _weights(self) -> Arrays:
         """The parameters in this precision's type, by name: slices of one cast vector."""
         pieces = mx.split(self._state["param"].astype(self._dtype), np.cumsum(self._layout.sizes)[:-1].tolist())
         shaped = zip(self._layout.shapes.items(), pieces, strict=True)
         return {name: piece.reshape(shape) for (name, shape), piece in shaped}
-
-    @_out_of_memory_told_apart()
-    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
-        return (mx.array(images),) if targets is None else (mx.array(images), mx.array(targets))
 
     def _forward(self, params: Arrays, images: mx.array) -> mx.array:
         """Logits float32 [B, C], computed in the type of the parameters."""
@@ -179,17 +245,14 @@ class MlxBackend:
         self._model.update(tree_unflatten(list((params | as_matrix).items())))
         return self._model(images).astype(mx.float32)
 
-    def _inference(self, params: Arrays, images: mx.array) -> mx.array:
-        self._model.eval()
-        return self._forward(params, images)
-
     def _loss(self, params: Arrays, images: mx.array, targets: mx.array) -> mx.array:
-        self._model.train()
-        return nn.losses.cross_entropy(self._forward(params, images), targets, reduction="mean")
+        with enable_grad():
+            logits = self._forward(params, images)
+        return nn.losses.cross_entropy(logits, targets, reduction="mean")
 
     def _step(self, images: mx.array, targets: mx.array, lr: mx.array) -> mx.array:
         """What is compiled as one training step; float32 [2], the loss and the norm before clipping."""
-        loss, gradients = mx.value_and_grad(self._loss)(self._params(), images, targets)
+        loss, gradients = mx.value_and_grad(self._loss)(self._weights(), images, targets)
         if isinstance(self.group, MlxGroup):
             loss, gradients = self._averaged(loss, gradients, self.group)
         gradient = join([gradients[name] for name in self._layout.shapes])
@@ -223,73 +286,6 @@ class MlxBackend:
         decay = mx.where(mx.arange(p.size) < self._layout.decayed, lr * o.weight_decay, 0.0)
         update = lr / correction1 * m / (mx.sqrt(v) / mx.sqrt(correction2) + o.eps)
         state.update({"param": p * (1 - decay) - update, "m": m, "v": v})
-
-    @_out_of_memory_told_apart()
-    def train_step(self, batch: Batch, lr: float) -> mx.array:
-        self._inference_params.clear()
-        # A new number would be a new compilation, a new array is not.
-        return self._dispatch(self._compiled_step(*batch, mx.array(lr, mx.float32)), self._state)
-
-    @_out_of_memory_told_apart()
-    def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
-        _, gradients = self._compiled_gradients(self._params(), *batch)
-        return {name: self._to_float32(value) for name, value in gradients.items()}
-
-    @_out_of_memory_told_apart()
-    def infer(self, batch: Batch) -> mx.array:
-        if not self._inference_params:  # cast once, for as long as the parameters stay as they are
-            self._inference_params.update(self._params())
-        return self._dispatch(self._compiled_forward(self._inference_params, batch[0]))
-
-    def preprocess(self, batch: Batch) -> mx.array:
-        return self._model.preprocess(batch[0]).transpose(0, 2, 3, 1)
-
-    def _dispatch(self, result: mx.array, *state: Arrays) -> mx.array:
-        """Start the computation, which MLX would otherwise put off until somebody reads a value."""
-        mx.async_eval(result, *state)
-        self._in_flight.append(result)
-        if len(self._in_flight) > IN_FLIGHT:
-            mx.eval(self._in_flight.popleft())
-        return result
-
-    @_out_of_memory_told_apart()
-    def synchronize(self, *handles: mx.array) -> None:
-        """Evaluate the handles, then wait: mx.synchronize alone returns at once over what nobody dispatched."""
-        mx.eval(*handles)
-        mx.synchronize()
-        self._in_flight.clear()
-
-    @_out_of_memory_told_apart()
-    def to_numpy(self, handle: mx.array) -> np.ndarray:
-        return self._to_float32(handle)
-
-    @staticmethod
-    def _to_float32(value: mx.array) -> np.ndarray:
-        return on_host(value.astype(mx.float32))
-
-    @_out_of_memory_told_apart()
-    def matmul(self, n: int) -> mx.array:
-        if n not in self._matmul_operands:
-            a, b = (mx.random.normal((n, n), key=mx.random.key(seed)).astype(self._dtype) for seed in range(2))
-            mx.eval(a, b)
-            self._matmul_operands = {n: (a, b)}
-        a, b = self._matmul_operands[n]
-        return self._dispatch(a @ b)
-
-    def reset_peak_memory(self) -> None:
-        mx.reset_peak_memory()
-
-    def communication(self) -> dict[str, float] | None:
-        """MLX does not tell."""
-        return None
-
-    def memory(self) -> dict[str, int | None]:
-        """Bytes in MLX's allocator; its peak leaves out the cache, which holds freed memory for reuse."""
-        return {
-            "mlx_peak": mx.get_peak_memory(),
-            "mlx_active": mx.get_active_memory(),
-            "mlx_cache": mx.get_cache_memory(),
-        }
 
 
 def _norm(gradient: mx.array) -> mx.array:

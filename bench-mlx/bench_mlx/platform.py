@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from ctypes.util import find_library
 from pathlib import Path
 
-from shared_spec.machine.facts import has_nvidia_driver, usable_cores
+from shared_spec.machine.nvml import has_nvidia_driver
+from shared_spec.machine.topology import usable_cores
 from shared_spec.platform import Platform, Start
 from shared_spec.ranks import World
 
@@ -21,10 +22,7 @@ def _devices() -> tuple[str, ...]:
 
 
 def _openblas_env(ranks: int) -> dict[str, str]:
-    """Put OpenBLAS, where it is installed, before the reference BLAS that MLX's Linux wheel brings along.
-
-    On two cores a 2048 x 2048 product took 45 times longer with the reference BLAS.
-    """
+    """Put OpenBLAS, where it is installed, before the slow reference BLAS that MLX's Linux wheel brings along."""
     preload = os.environ.get("LD_PRELOAD", "")
     if "libopenblas" not in preload:
         library = find_library("openblas")

@@ -21,7 +21,9 @@ class MlxGroup:
     """
 
     def __init__(self) -> None:
-        self.engine = ranks_engine()
+        engine = ranks_engine()
+        assert engine is not None  # without a launcher there is one rank
+        self.engine = engine
         self.ranks = mx.distributed.init(strict=True, backend=self.engine)
         self.rank, self.size = self.ranks.rank(), self.ranks.size()
         self.hosts = world().hosts

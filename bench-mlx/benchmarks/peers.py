@@ -3,10 +3,8 @@
 Run: make peers-mlx (it makes the environments), or .venv/bin/python benchmarks/peers.py --help
 """
 
-import sys
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,6 @@ from bench_mlx.platform import PLATFORM
 from shared_spec.backend import Batch, Handle
 from shared_spec.dev import peers
 from shared_spec.workload.spec import Spec
-
-sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
-from timm_peer import timm_peers
 
 
 class MlxImage:
@@ -30,8 +25,8 @@ class MlxImage:
         from importlib.metadata import version
 
         import mlx.core as mx
-        import mlx.nn as nn
         import mlx.optimizers as optim
+        from mlx import nn
         from mlx.utils import tree_map, tree_map_with_path
         from mlxim.model.vit.vit import VisionTransformer
 
@@ -110,7 +105,7 @@ class MlxImage:
         }
 
 
-PEERS = {"mlx-image": peers.Peer(MlxImage, ".venv-mlx-image", same_values=False)} | timm_peers(
+PEERS = {"mlx-image": peers.Peer(MlxImage, ".venv-mlx-image", same_values=False)} | peers.timm_peers(
     ".venv-timm", devices=("cuda",)
 )
 

@@ -4,15 +4,11 @@
 .venv/bin/python benchmarks/profile_step.py --device cpu --batch 2 --seconds 0.2     # a trial without a GPU
 """
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from bench_mlx.platform import PLATFORM
-
-sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
-from step_profile import Part, main
+from shared_spec.dev.step_profile import Part, main
 
 VARIANTS = {
     "no CUDA graphs": {"MLX_USE_CUDA_GRAPHS": "0"},
@@ -29,9 +25,11 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[..., An
     """The parts of a step as (name, function of arrays, arguments); a block's parts come once, not twelve times."""
     import mlx.core as mx
 
+    from bench_mlx.ops import enable_grad
+
     m, dtype, images = backend.spec.model, backend._dtype, batch[0]
     model = backend._model
-    backend._forward(backend._params(), images)  # the modules hold this precision's parameters from here on
+    backend._forward(backend._weights(), images)  # the modules hold this precision's parameters from here on
     tokens = mx.random.normal((len(images), m.tokens, m.dim)).astype(dtype)
     pixels = mx.random.normal((len(images), m.channels, m.image_size, m.image_size)).astype(dtype)
     block = model.blocks[0]
@@ -53,12 +51,14 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[..., An
             return layer(x)
 
         def loss(values: Any, x: Any, forward: Any = forward) -> Any:
-            return mx.square(forward(values, x).astype(mx.float32)).sum()
+            with enable_grad():
+                y = forward(values, x)
+            return mx.square(y.astype(mx.float32)).sum()
 
         yield f"{name}, forward", forward, (parameters[name], x)
         yield f"{name}, both passes", mx.grad(loss, argnums=(0, 1)), (parameters[name], x)
-    yield "all gradients, no optimiser", mx.value_and_grad(backend._loss), (backend._params(), *batch)
-    yield "cast and cut the vector of parameters", backend._params, ()
+    yield "all gradients, no optimiser", mx.value_and_grad(backend._loss), (backend._weights(), *batch)
+    yield "cast and cut the vector of parameters", backend._weights, ()
     yield "a program that does nothing", lambda x: x + 1, (mx.zeros(1),)
 
 

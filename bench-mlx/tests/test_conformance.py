@@ -2,12 +2,12 @@
 
 import pytest
 
-from shared_spec.conformance import checks as conformance_checks
+from shared_spec.conformance.checks import run_checks
 from shared_spec.workload.spec import PRECISIONS
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_conformance(make, spec, precision):
-    checks = conformance_checks.run(make(precision), spec, precision)
+    checks = run_checks(make(precision), spec, precision)
     assert len(checks) > 15
     assert [check for check in checks if not check.passed] == []

@@ -1,7 +1,7 @@
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx import nn
 
 from bench_mlx import ops
 
@@ -37,6 +37,17 @@ def test_joined_pieces_lie_behind_one_another_in_rows(dtype):
     np.testing.assert_array_equal(np.array(joined), expected)
 
 
+def test_the_layer_takes_that_gradient_where_gradients_are_taken(monkeypatch):
+    calls = []
+    monkeypatch.setattr(ops, "linear", lambda x, weight, bias: calls.append(x.shape) or x)
+    layer, x = ops.Linear(8, 6), mx.ones((2, 8))
+    layer(x)
+    assert calls == []
+    with ops.enable_grad():
+        layer(x)
+    assert calls == [(2, 8)]
+
+
 def test_the_kernel_has_a_case_for_each_piece(monkeypatch):
     """What CUDA is asked for; that it does so the test above shows where there is CUDA."""
     asked = {}
@@ -48,3 +59,50 @@ def test_the_kernel_has_a_case_for_each_piece(monkeypatch):
         "case 1: copy(piece1, out + 2, 5); break;",
         "case 2: copy(piece2, out + 7, 7); break;",
     ]
+
+
+def test_gelu_is_exact_also_for_bf16():
+    x = mx.linspace(-6, 6, 481).astype(mx.bfloat16)
+    exact = np.array([v * 0.5 * (1 + mx.erf(mx.array(v / 2**0.5)).item()) for v in x.tolist()])
+    # Rounding once, to the 8 bits of a bf16, leaves 2^-9; the tanh approximation and bf16 on the way are further off.
+    np.testing.assert_allclose(np.array(ops.gelu(x).astype(mx.float32)), exact, rtol=2**-8, atol=1e-6)
+
+
+def test_gelu_gradient():
+    x = mx.linspace(-4, 4, 81)
+    slope = np.array(mx.grad(lambda x: ops.gelu(x).sum())(x))
+    density = np.exp(-(np.array(x) ** 2) / 2) / np.sqrt(2 * np.pi)
+    expected = 0.5 * (1 + np.array(mx.erf(x / 2**0.5))) + np.array(x) * density
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=2e-6)
+
+
+def test_attention_padded_for_the_fused_backward_pass_is_the_same(spec, monkeypatch):
+    """On a device without that pass this is MLX's own, over the padded tokens."""
+    m = spec.model
+    qkv = mx.random.normal((3, m.tokens, 3, m.heads, m.dim // m.heads), key=mx.random.key(0))
+    lengths = []
+    real = mx.fast.scaled_dot_product_attention
+
+    def watched(q, k, v, *, mask, **rest):
+        lengths.append(q.shape[2])
+        return real(q, k, v, mask=None if mask is None else mask.astype(q.dtype), **rest)
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", watched)
+
+    def both_passes():
+        with ops.enable_grad():
+            return mx.vjp(ops.attention, [qkv], [mx.ones((3, m.tokens, m.heads, m.dim // m.heads))])
+
+    (plain,), (slope,) = both_passes()
+    monkeypatch.setattr(ops, "has_fused_backward", lambda dtype: True)
+    monkeypatch.setattr(ops, "FUSED_BATCH", 3)
+    (padded,), (padded_slope,) = both_passes()
+    ops.attention(qkv)
+    assert lengths == [m.tokens, ops.FUSED_TOKENS, m.tokens]
+    np.testing.assert_allclose(np.array(padded), np.array(plain), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(np.array(padded_slope), np.array(slope), rtol=0, atol=1e-5)
+
+
+def test_the_fused_backward_pass_is_sought_in_bf16_on_cuda_alone(device):
+    assert ops.has_fused_backward(mx.bfloat16) == (device == "cuda")
+    assert not ops.has_fused_backward(mx.float32)

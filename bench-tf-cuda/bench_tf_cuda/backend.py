@@ -1,90 +1,40 @@
 """Backend for TensorFlow on an NVIDIA GPU or the CPU: everything runs in programs compiled by XLA.
 
 All parameters are one flat float32 vector, and so are both moments. XLA then has one update to compile instead of
-152, and a step hands its program 4 variables: handing over 450 took the host 1.3 ms at every step, 3 took 0.07 ms.
+152, and the host hands a step's program 4 variables instead of some 450.
 """
 
 import math
 import os
 import re
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cpuinfo
 import numpy as np
 import tensorflow as tf
 
-from bench_tf_cuda import ahead, cudnn, ranks
-from bench_tf_cuda.model import DeiT, Preprocess, Weights
-from bench_tf_cuda.platform import world
+from bench_tf_cuda import ahead, cudnn
+from bench_tf_cuda.model import DeiT
+from bench_tf_cuda.ops import why_unfused
+from bench_tf_cuda.ranks import TfGroup, group, rank_errors, select_device
 from shared_spec.backend import OutOfMemory
-from shared_spec.errors import UserError
 from shared_spec.ranks import Group
 from shared_spec.workload import params as canonical
 from shared_spec.workload.spec import Spec
 
-Value = tf.Tensor | Future[tf.Tensor]
-Batch = tuple[Value, Value | None]
+Value: TypeAlias = tf.Tensor | Future[tf.Tensor]
+Batch = tuple[Value, ...]
+"""Images, and targets where there are any."""
 
 
 def _there(value: Value) -> tf.Tensor:
     """The tensor, waited for if it is on its way."""
     return value.result() if isinstance(value, Future) else value
-
-
-def _why_no_gpu() -> str:
-    """What TensorFlow misses, from the log that it writes in a process of its own: its level is fixed at import."""
-    listing = "import tensorflow as tf; tf.config.list_physical_devices('GPU')"
-    verbose = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
-    log = subprocess.run(
-        [sys.executable, "-c", listing], env={**os.environ, **verbose}, capture_output=True, text=True, check=False
-    ).stderr
-    pattern = r"Could not load dynamic library '[^']+'|failed call to cuInit: .*|Could not find cuda drivers[^,\n]*"
-    return "; ".join(dict.fromkeys(re.findall(pattern, log))) or "no reason in its log"
-
-
-def _select_device(device: str) -> str:
-    """Show TensorFlow this device alone, and return TensorFlow's name for it.
-
-    Of the GPUs it is the first, or with several ranks on this host the one in this rank's turn; its memory grows.
-
-    Raises:
-        UserError: there is no such device, or TensorFlow cannot use it.
-    """
-    if device not in ("cuda", "cpu"):
-        raise UserError(f"--device {device}: this package runs on cuda or cpu.")
-    gpus = tf.config.list_physical_devices("GPU") if device == "cuda" else []
-    if device == "cuda" and not gpus:
-        raise UserError(
-            f"--device cuda: TensorFlow {tf.__version__} finds no usable GPU ({_why_no_gpu()}); "
-            "install the NVIDIA driver and run `make setup-cuda`, or choose --device cpu."
-        )
-    place = world()
-    if device == "cuda" and len(gpus) < place.local_size:
-        raise UserError(
-            f"{place.local_size} ranks on this host: TensorFlow finds {len(gpus)} GPUs, and each needs one."
-        )
-    mine = gpus[place.local_rank : place.local_rank + 1]
-    tf.config.set_visible_devices(mine, "GPU")
-    for gpu in mine:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    return "GPU:0" if gpus else "CPU:0"
-
-
-def group(device: str) -> Group:
-    """The ranks of this run, connected, this process with its own device.
-
-    Raises:
-        UserError: there is no such device, or no way to the other ranks.
-    """
-    return ranks.connected(on_gpu=_select_device(device) != "CPU:0")
 
 
 @contextmanager
@@ -103,15 +53,14 @@ def _xla_flags() -> str:
 
 def _driver_version() -> str | None:
     path = Path("/proc/driver/nvidia/version")
-    found = re.search(r"\d+\.\d+(\.\d+)?", path.read_text()) if path.exists() else None
-    return found.group() if found else None
+    match = re.search(r"\d+\.\d+(\.\d+)?", path.read_text()) if path.exists() else None
+    return match.group() if match else None
 
 
 def _compiled(graph: Callable[..., Any]) -> Any:
     return tf.function(graph, jit_compile=True, autograph=False)
 
 
-FUSED, SINGLE = "cuDNN, fused", "products and softmax"
 EXCHANGES = 100
 """Training steps, the last ones, over which the time of communication is averaged."""
 
@@ -119,25 +68,31 @@ EXCHANGES = 100
 class TfBackend:
     """shared_spec.backend.Backend for TensorFlow and XLA."""
 
+    group: Group
+
     @_memory_errors()
     def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
-        self._place = _select_device(device)
+        self._place = select_device(device)
         self.group = group(device)
         # Also at bf16, where it spares the float32 preprocessing; products of bfloat16 never use TF32.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         self.spec, self.precision, self.engine = spec, precision, engine
         self._dtype = tf.bfloat16 if precision == "bf16" else tf.float32
 
+        self._model = DeiT(spec)
         self._layout = canonical.FlatLayout(spec)
         with tf.device(self._place):
             self._params, self._m, self._v = (tf.Variable(tf.zeros(sum(self._layout.sizes))) for _ in range(3))
-            self._step = tf.Variable(0, dtype=tf.int64)  # TensorFlow keeps int32 on the host
+            self._steps = tf.Variable(0, dtype=tf.int64)  # TensorFlow keeps int32 on the host
 
-        graphs = (self._train_graph, self._infer_graph, self._gradient_graph, Preprocess(spec), self._matmul_graph)
-        self._train, self._infer, self._gradient, self._input, self._product = map(_compiled, graphs)
-        self._send = tf.function(self._send_graph, autograph=False)
-        self._share, self._update = _compiled(self._share_graph), _compiled(self._update_graph)
-        self._train_shared = tf.function(self._shared_train_graph, autograph=False)
+        self._compiled_step = _compiled(self._step)
+        self._compiled_gradients = _compiled(self._gradients)
+        self._compiled_forward = _compiled(self._forward)
+        self._compiled_preprocess = _compiled(self._model.preprocess)
+        self._compiled_matmul = _compiled(self._matmul)
+        self._compiled_share, self._compiled_update = _compiled(self._share), _compiled(self._update)
+        self._traced_step_of_ranks = tf.function(self._step_of_ranks, autograph=False)
+        self._traced_send = tf.function(self._send, autograph=False)
         self.exchange_seconds: deque[tf.Tensor] = deque(maxlen=EXCHANGES)
         self._programs: dict[tuple[Any, int], Any] = {}
         # Ranks also exchange words between steps, and those must not overtake a step that has not been queued.
@@ -163,8 +118,8 @@ class TfBackend:
             "details": {
                 "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
                 "xla_flags": _xla_flags(),
-                "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or None,
-                "attention": self._attention,
+                "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", "0")) or None,
+                "attention": self._attention(),
                 "memory_growth": tf.config.experimental.get_memory_growth(gpus[0]) if gpus else None,
                 "compute_capability": ".".join(map(str, gpu["compute_capability"])) if gpus else None,
                 "driver": _driver_version() if gpus else None,
@@ -174,19 +129,89 @@ class TfBackend:
             },
         }
 
-    @cached_property
-    def _attention(self) -> str:
-        """How attention is computed; cuDNN's is for bfloat16 on a GPU."""
-        if self.precision != "bf16" or self._place == "CPU:0":
-            return SINGLE
-        m = self.spec.model
-        with tf.device(self._place):
-            refusal = cudnn.refusal(m.tokens, m.heads, m.dim // m.heads)
-        return FUSED if refusal is None else f"{SINGLE}, since cuDNN's is not to be had: {refusal}"
+    def load_params(self, params: Mapping[str, np.ndarray]) -> None:
+        canonical.check(self.spec, params, "load_params")
+        self._settle()
+        self._params.assign(self._layout.flatten(params))
+        for variable in (self._m, self._v, self._steps):
+            variable.assign(tf.zeros_like(variable))
 
-    @property
-    def has_fused_attention(self) -> bool:
-        return self._attention == FUSED
+    def export_params(self) -> canonical.Params:
+        self._settle()
+        return self._layout.by_name(self._params.numpy())
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self._settle()
+        self._steps.assign(state["step"])
+        for key, variable in self._vectors().items():
+            variable.assign(self._layout.flatten({name: state[f"{key}/{name}"] for name in self._layout.shapes}))
+
+    def export_state(self) -> dict[str, np.ndarray]:
+        self._settle()
+        state = {"step": np.array(self._steps.numpy(), np.int64)}
+        for key, variable in self._vectors().items():
+            state |= {f"{key}/{name}": value for name, value in self._layout.by_name(variable.numpy()).items()}
+        return state
+
+    @_memory_errors()
+    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
+        return (self._put(images),) if targets is None else (self._fed(images), self._fed(targets))
+
+    @_memory_errors()
+    def train_step(self, batch: Batch, lr: float) -> Value:
+        arguments = (*batch, self._fed(np.float32(lr)))
+        return self._train_on(*arguments) if self._ahead is None else self._ahead.launch(self._train_on, *arguments)
+
+    def infer(self, batch: Batch) -> tf.Tensor:
+        return self._run(self._compiled_forward, batch[0])
+
+    def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
+        return self._layout.by_name(self._run(self._compiled_gradients, *batch).numpy())
+
+    def communication(self) -> dict[str, float] | None:
+        """From this rank's gradients to the sum of all, waiting for slower ranks included, after the backward pass.
+
+        Time stamps are operators on the host. On a GPU they would not wait for kernels, so there is no figure.
+        """
+        if self._place != "CPU:0" or not self.exchange_seconds:
+            return None
+        return {"seconds": float(np.mean(self.exchange_seconds)), "overlapped_seconds": 0.0}
+
+    def preprocess(self, batch: Batch) -> tf.Tensor:
+        return tf.transpose(self._run(self._compiled_preprocess, batch[0]), (0, 2, 3, 1))
+
+    @_memory_errors()
+    def synchronize(self, *handles: Value) -> None:
+        """Read from each handle, or without any from a variable that every training step sets.
+
+        A program's results can be read when all of it has run, its changes to variables included. All before it has
+        run too: TensorFlow has one stream for a GPU's kernels, and a copy to the host waits for what is in it.
+        """
+        self._settle()
+        for handle in map(_there, handles or (self._steps,)):
+            (handle if handle.shape.num_elements() < 2**16 else handle[0]).numpy()
+
+    @_memory_errors()
+    def to_numpy(self, handle: Value) -> np.ndarray:
+        return _there(handle).numpy().astype(np.float32, copy=False)
+
+    @_memory_errors()
+    def matmul(self, n: int) -> tf.Tensor:
+        if n not in self._matmul_operands:
+            with tf.device(self._place):
+                a, b = (tf.cast(tf.random.stateless_normal((n, n), seed=(n, i)), self._dtype) for i in range(2))
+            self._matmul_operands = {n: (a, b)}
+        return self._run(self._compiled_matmul, *self._matmul_operands[n])
+
+    def reset_peak_memory(self) -> None:
+        if self._place == "GPU:0":
+            tf.config.experimental.reset_memory_stats(self._place)
+
+    def memory(self) -> dict[str, int | None]:
+        if self._place == "CPU:0":
+            return {}
+        info = tf.config.experimental.get_memory_info(self._place)
+        return {"tf_peak": info["peak"], "tf_current": info["current"]}
 
     def _effective_precision(self) -> str:
         """How products are computed, read back from TensorFlow, and on a CPU from what XLA makes of one."""
@@ -199,141 +224,29 @@ class TfBackend:
         if gpus := tf.config.get_visible_devices("GPU"):
             return tf.config.experimental.get_device_details(gpus[0])["compute_capability"] >= (8, 0)
         operand = tf.zeros((64, 64), tf.bfloat16)
-        program = self._product.experimental_get_compiler_ir(operand, operand)(stage="optimized_hlo")
+        program = self._compiled_matmul.experimental_get_compiler_ir(operand, operand)(stage="optimized_hlo")
         return re.search(r"= f32\[64,64\]\S* convert\(", program) is None
 
-    def load_params(self, params: Mapping[str, np.ndarray]) -> None:
-        canonical.check(self.spec, params, "load_params")
-        self._settle()
-        self._params.assign(self._layout.flatten(params))
-        for variable in (self._m, self._v, self._step):
-            variable.assign(tf.zeros_like(variable))
-
-    def export_params(self) -> canonical.Params:
-        self._settle()
-        return self._layout.by_name(self._params.numpy())
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self._settle()
-        self._step.assign(state["step"])
-        for key, variable in self._vectors().items():
-            variable.assign(self._layout.flatten({name: state[f"{key}/{name}"] for name in self._layout.shapes}))
-
-    def export_state(self) -> dict[str, np.ndarray]:
-        self._settle()
-        state = {"step": np.array(self._step.numpy(), np.int64)}
-        for key, variable in self._vectors().items():
-            state |= {f"{key}/{name}": value for name, value in self._layout.by_name(variable.numpy()).items()}
-        return state
+    def _attention(self) -> str:
+        """How attention is computed; cuDNN's is for bfloat16 on a GPU."""
+        m = self.spec.model
+        reason = why_unfused(self._dtype, m.tokens, m.heads, m.dim // m.heads)
+        if reason is None:
+            return "cuDNN, fused"
+        return "products and softmax" + (f", since cuDNN's is not to be had: {reason}" if reason else "")
 
     def _vectors(self) -> dict[str, tf.Variable]:
         return {"param": self._params, "m": self._m, "v": self._v}
 
-    @_memory_errors()
-    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
-        return (self._put(images), None) if targets is None else (self._fed(images), self._fed(targets))
-
-    def _put(self, value: np.ndarray) -> tf.Tensor:
+    def _put(self, value: np.ndarray | np.float32) -> tf.Tensor:
         with tf.device(self._place):
             return tf.constant(value)
 
-    def _post(self, value: np.ndarray) -> tf.Tensor:
+    def _post(self, value: np.ndarray | np.float32) -> tf.Tensor:
         with tf.device("CPU:0"):
-            return self._send(tf.constant(value))
+            return self._traced_send(tf.constant(value))
 
-    def _fed(self, value: np.ndarray) -> Value:
-        """What a training step takes from the host: there, or on its way where steps are given ahead."""
-        return self._put(value) if self._ahead is None else self._ahead.copy(self._post, value)
-
-    @_memory_errors()
-    def train_step(self, batch: Batch, lr: float) -> Value:
-        arguments = (*batch, self._fed(np.float32(lr)))
-        return self._train_on(*arguments) if self._ahead is None else self._ahead.launch(self._train_on, *arguments)
-
-    def _train_on(self, *arguments: tf.Tensor) -> tf.Tensor:
-        with tf.device(self._place):
-            return self._call(self._train, *arguments) if self.group.size == 1 else self._run_shared(*arguments)
-
-    @ranks.rank_errors()
-    def _run_shared(self, *arguments: tf.Tensor) -> tf.Tensor:
-        compiles = (self._train_shared, arguments[0].shape[0]) not in self._programs
-        result, seconds = self._call(self._train_shared, *arguments)
-        if not compiles:  # ranks do not take equally long over that, and would wait for one another
-            self.exchange_seconds.append(seconds)
-        return result
-
-    def infer(self, batch: Batch) -> tf.Tensor:
-        return self._run(self._infer, batch[0])
-
-    def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
-        return self._layout.by_name(self._run(self._gradient, *batch).numpy())
-
-    def preprocess(self, batch: Batch) -> tf.Tensor:
-        return tf.transpose(self._run(self._input, batch[0]), (0, 2, 3, 1))
-
-    @_memory_errors()
-    def matmul(self, n: int) -> tf.Tensor:
-        if n not in self._matmul_operands:
-            with tf.device(self._place):
-                a, b = (tf.cast(tf.random.stateless_normal((n, n), seed=(n, i)), self._dtype) for i in range(2))
-            self._matmul_operands = {n: (a, b)}
-        return self._run(self._product, *self._matmul_operands[n])
-
-    def _run(self, function: Any, *args: Value) -> tf.Tensor:
-        """`function` behind all training steps so far."""
-        self._settle()
-        return self._call(function, *map(_there, args))
-
-    @_memory_errors()
-    def _settle(self) -> None:
-        if self._ahead is not None:
-            self._ahead.settle()
-
-    @_memory_errors()
-    def _call(self, function: Any, *args: tf.Tensor) -> tf.Tensor:
-        """Call `function` as compiled for this batch size; its own dispatcher would take 0.1 ms to find that."""
-        key = (function, args[0].shape[0])
-        if key not in self._programs:
-            self._programs[key] = function.get_concrete_function(*args)
-        return self._programs[key](*args)
-
-    @_memory_errors()
-    def synchronize(self, *handles: Value) -> None:
-        """Read from each handle, or without any from a variable that every training step sets.
-
-        A program's results can be read when all of it has run, its changes to variables included. All before it has
-        run too: TensorFlow has one stream for a GPU's kernels, and a copy to the host waits for what is in it.
-        """
-        self._settle()
-        for handle in map(_there, handles or (self._step,)):
-            (handle if handle.shape.num_elements() < 2**16 else handle[0]).numpy()
-
-    @_memory_errors()
-    def to_numpy(self, handle: Value) -> np.ndarray:
-        return _there(handle).numpy().astype(np.float32, copy=False)
-
-    def reset_peak_memory(self) -> None:
-        if self._place == "GPU:0":
-            tf.config.experimental.reset_memory_stats(self._place)
-
-    def communication(self) -> dict[str, float] | None:
-        """From this rank's gradients to the sum of all, waiting for slower ranks included, after the backward pass.
-
-        Time stamps are operators on the host. On a GPU they would not wait for kernels, so there is no figure.
-        """
-        if self._place != "CPU:0" or not self.exchange_seconds:
-            return None
-        return {"seconds": float(np.mean(self.exchange_seconds)), "overlapped_seconds": 0.0}
-
-    def memory(self) -> dict[str, int | None]:
-        if self._place == "CPU:0":
-            return {}
-        info = tf.config.experimental.get_memory_info(self._place)
-        return {"tf_peak": info["peak"], "tf_current": info["current"]}
-
-    # Graphs: the Python that tf.function traces once for each batch size.
-
-    def _send_graph(self, value: tf.Tensor) -> tf.Tensor:
+    def _send(self, value: tf.Tensor) -> tf.Tensor:
         """To the device by way of pinned memory, where TensorFlow puts what an operator on the host makes to be sent.
 
         A copy from NumPy's own memory would hold up whatever other threads want of the GPU until it is done.
@@ -343,59 +256,99 @@ class TfBackend:
         with tf.device(self._place):
             return tf.identity(staged)
 
-    def _model(self) -> DeiT:
-        """The model over the parameters as they are now, cast to the precision's type."""
+    def _fed(self, value: np.ndarray | np.float32) -> Value:
+        """What a training step takes from the host: there, or on its way where steps are given ahead."""
+        return self._put(value) if self._ahead is None else self._ahead.copy(self._post, value)
+
+    @_memory_errors()
+    def _settle(self) -> None:
+        if self._ahead is not None:
+            self._ahead.settle()
+
+    def _run(self, function: Any, *args: Value) -> tf.Tensor:
+        """`function` behind all training steps so far."""
+        self._settle()
+        return self._call(function, *map(_there, args))
+
+    @_memory_errors()
+    def _call(self, function: Any, *args: tf.Tensor) -> tf.Tensor:
+        """Call `function` as compiled for this batch size; TensorFlow's own dispatcher is slow to find it."""
+        key = (function, args[0].shape[0])
+        if key not in self._programs:
+            self._programs[key] = function.get_concrete_function(*args)
+        return self._programs[key](*args)
+
+    def _train_on(self, *arguments: tf.Tensor) -> tf.Tensor:
+        with tf.device(self._place):
+            return (
+                self._call(self._compiled_step, *arguments)
+                if self.group.size == 1
+                else self._train_with_ranks(*arguments)
+            )
+
+    @rank_errors()
+    def _train_with_ranks(self, *arguments: tf.Tensor) -> tf.Tensor:
+        compiles = (self._traced_step_of_ranks, arguments[0].shape[0]) not in self._programs
+        result, seconds = self._call(self._traced_step_of_ranks, *arguments)
+        if not compiles:  # ranks do not take equally long over that, and would wait for one another
+            self.exchange_seconds.append(seconds)
+        return result
+
+    def _weights(self) -> dict[str, tf.Tensor]:
+        """The parameters in this precision's type, by name: slices of one cast vector."""
         pieces = tf.split(tf.cast(self._params, self._dtype), self._layout.sizes)
         shaped = zip(self._layout.shapes.items(), pieces, strict=True)
-        weights: Weights = {name: tf.reshape(piece, shape) for (name, shape), piece in shaped}
-        return DeiT(self.spec, weights, self.has_fused_attention)
+        return {name: tf.reshape(piece, shape) for (name, shape), piece in shaped}
 
-    def _infer_graph(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(self._model()(images), tf.float32)
+    def _forward(self, images: tf.Tensor) -> tf.Tensor:
+        """Logits float32 [B, C], computed in this precision's type."""
+        self._model.update(self._weights())
+        return tf.cast(self._model(images), tf.float32)
 
     def _loss_and_gradient(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, self._infer_graph(images)))
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, self._forward(images)))
         return loss, tape.gradient(loss, self._params)
 
-    def _gradient_graph(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def _gradients(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         return self._loss_and_gradient(images, targets)[1]
 
-    def _train_graph(self, images: tf.Tensor, targets: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+    def _step(self, images: tf.Tensor, targets: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
         return self._clip_and_update(*self._loss_and_gradient(images, targets), lr)
 
-    def _clip_and_update(self, loss: tf.Tensor, gradient: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
-        norm = tf.norm(gradient)
-        self._adamw(gradient * tf.minimum(1.0, self.spec.optimizer.clip_norm / (norm + 1e-6)), lr)
-        return tf.stack((loss, norm))
-
-    def _shared_train_graph(self, images: tf.Tensor, targets: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _step_of_ranks(self, images: tf.Tensor, targets: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The training step of one rank of several; its result, and the seconds of the exchange.
 
         Two programs with the exchange between them, as XLA compiles no collective for a CPU. It starts when the whole
         gradient is there, and overlaps with nothing.
         """
-        share = self._share(images, targets)
+        assert isinstance(self.group, TfGroup)
+        share = self._compiled_share(images, targets)
         with tf.control_dependencies([share]):
             start = tf.timestamp()
         with tf.control_dependencies([start]):
             total = self.group.sum(share)
         with tf.control_dependencies([total]):
             seconds = tf.timestamp() - start
-        return self._update(total, lr), seconds
+        return self._compiled_update(total, lr), seconds
 
-    def _share_graph(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def _share(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """What a rank adds to the global gradient and, behind it, to the loss: one message, [parameters + 1]."""
         loss, gradient = self._loss_and_gradient(images, targets)
         return tf.concat((gradient, loss[None]), 0) / self.group.size
 
-    def _update_graph(self, total: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+    def _update(self, total: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
         return self._clip_and_update(total[-1], total[:-1], lr)
+
+    def _clip_and_update(self, loss: tf.Tensor, gradient: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+        norm = tf.norm(gradient)
+        self._adamw(gradient * tf.minimum(1.0, self.spec.optimizer.clip_norm / (norm + 1e-6)), lr)
+        return tf.stack((loss, norm))
 
     def _adamw(self, gradient: tf.Tensor, lr: tf.Tensor) -> None:
         """AdamW (arXiv 1711.05101, algorithm 2), eps added to the root of the corrected moment as in PyTorch."""
         o = self.spec.optimizer
-        step = tf.cast(self._step.assign_add(1), tf.float32)
+        step = tf.cast(self._steps.assign_add(1), tf.float32)
         m = self._m.assign(o.beta1 * self._m + (1 - o.beta1) * gradient)
         v = self._v.assign(o.beta2 * self._v + (1 - o.beta2) * tf.square(gradient))
         m_hat = m / -tf.math.expm1(step * math.log(o.beta1))  # 1 - beta^step, exact in float32 from the first step on
@@ -403,5 +356,5 @@ class TfBackend:
         decay = tf.pad(o.weight_decay * self._params[: self._layout.decayed], [[0, m.shape[0] - self._layout.decayed]])
         self._params.assign_sub(lr * (m_hat / (tf.sqrt(v_hat) + o.eps) + decay))
 
-    def _matmul_graph(self, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    def _matmul(self, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         return tf.einsum("ik,kj->ij", a, b)

@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -156,10 +157,12 @@ def version() -> str | None:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
+@cache
 def refusal(tokens: int, heads: int, dim: int) -> str | None:
     """Why cuDNN does not serve attention of these sizes here, in its own words; None if it does.
 
-    It is tried, in both directions: which of cuDNN's versions can do it is written nowhere.
+    It is tried, in both directions: which of cuDNN's versions can do it is written nowhere. Also while a program is
+    traced, outside of which it is tried then.
     """
 
     def both(x: tf.Tensor) -> Any:
@@ -169,7 +172,8 @@ def refusal(tokens: int, heads: int, dim: int) -> str | None:
         return tape.gradient(y, x)
 
     try:
-        tf.function(both, jit_compile=True, autograph=False)(tf.zeros((1, tokens, 3, heads, dim), tf.bfloat16))
+        with tf.init_scope(), tf.device("GPU:0"):
+            tf.function(both, jit_compile=True, autograph=False)(tf.zeros((1, tokens, 3, heads, dim), tf.bfloat16))
     except tf.errors.OpError as error:
         return " ".join(error.message.split())[:200]
     return None

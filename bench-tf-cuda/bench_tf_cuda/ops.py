@@ -1,10 +1,100 @@
-"""Operators with gradients of their own, from which XLA makes fewer passes over memory than from TensorFlow's."""
+"""How TensorFlow and XLA compute the model's operators.
+
+GELU and LayerNorm have gradients of their own, from which XLA makes fewer passes over memory than from TensorFlow's.
+Matrix products are einsums: with TF32 off, tf.matmul also asks XLA for the highest precision in bfloat16.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from bench_tf_cuda import cudnn
+
+
+class Module:
+    """A part of the model. Its weights are shapes, until `update` puts tensors there while a program is traced."""
+
+    def update(self, weights: Mapping[str, tf.Tensor]) -> None:
+        """Set each weight where its canonical name leads to, such as "blocks.0.attn.qkv.weight".
+
+        Raises:
+            ValueError: a weight has another shape than the model has there.
+        """
+        for name, value in weights.items():
+            *path, attribute = name.split(".")
+            owner = reduce(_part, path, self)
+            getattr(owner, attribute).shape.assert_is_compatible_with(value.shape)
+            setattr(owner, attribute, value)
+
+
+def _part(module: Any, key: str) -> Any:
+    return module[int(key)] if key.isdigit() else getattr(module, key)
+
+
+class Linear(Module):
+    """x W^T + b over the last axis: [..., in] -> [..., out].
+
+    Over rows, because XLA turns the operands of a product over several axes round to make them rows.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.weight: Any = tf.TensorSpec((outputs, inputs))
+        self.bias: Any = tf.TensorSpec((outputs,))
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        rows = tf.reshape(x, (-1, x.shape[-1]))
+        return tf.reshape(tf.einsum("ri,oi->ro", rows, self.weight) + self.bias, (*x.shape[:-1], -1))
+
+
+class Conv2d(Module):
+    """Convolution whose stride is its kernel's size, as one product: [B, C, I, I] -> [B, G, G, D], I = G * size."""
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        self.weight: Any = tf.TensorSpec((outputs, inputs, size, size))
+        self.bias: Any = tf.TensorSpec((outputs,))
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        b, c, i, _ = x.shape
+        p = self.weight.shape[-1]
+        patches = tf.reshape(x, (b, c, i // p, p, i // p, p))
+        return tf.einsum("bcgphq,dcpq->bghd", patches, self.weight) + self.bias
+
+
+def has_gpu() -> bool:
+    """Whether programs run on a GPU: the backend shows TensorFlow one only where it is to use one."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
+def why_unfused(dtype: tf.DType, tokens: int, heads: int, dim: int) -> str | None:
+    """None where cuDNN computes attention; cuDNN's words where it refuses; empty where it is not for it."""
+    return cudnn.refusal(tokens, heads, dim) if dtype == tf.bfloat16 and has_gpu() else ""
+
+
+def attention(qkv: tf.Tensor) -> tf.Tensor:
+    """softmax(q k^T / sqrt(D/H)) v: [B, N, 3, H, D/H] -> [B, N, H, D/H]; fused by cuDNN where it serves."""
+    _, n, _, h, d = qkv.shape
+    return cudnn.attention(qkv) if why_unfused(qkv.dtype, n, h, d) is None else unfused_attention(qkv)
+
+
+def unfused_attention(qkv: tf.Tensor) -> tf.Tensor:
+    """Attention of single products, and a softmax in float32 between them.
+
+    In bfloat16 the tokens are padded to a multiple of 8, which tensor cores want: XLA would otherwise pad each operand
+    of each product by itself. The mask keeps padded tokens out of the softmax.
+    """
+    n = qkv.shape[1]
+    padding = -n % 8 if qkv.dtype == tf.bfloat16 else 0
+    mask = tf.constant([0.0] * n + [-math.inf] * padding)
+    qkv = tf.pad(qkv, [[0, 0], [0, padding], [0, 0], [0, 0], [0, 0]])
+    q, k, v = tf.unstack(qkv, axis=2)
+    scores = tf.cast(tf.einsum("bnhd,bmhd->bhnm", q, k), tf.float32) * q.shape[-1] ** -0.5
+    weights = tf.cast(tf.nn.softmax(scores + mask), v.dtype)  # [B, H, N, N]
+    return tf.einsum("bhnm,bmhd->bnhd", weights, v)[:, :n]
+
 
 _TAIL = [b * (2 * math.pi) ** -0.5 for b in (1.330274429, -1.821255978, 1.781477937, -0.356563782, 0.319381530)]
 """Coefficients of `_normal_tail`, the highest power's first."""
@@ -37,6 +127,18 @@ def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     z = tf.cast(x, tf.float32)
     tail, bell = _normal_tail(tf.abs(z))
     return tf.cast(tf.nn.relu(z) - tf.abs(z) * (tail * bell), x.dtype), gradient
+
+
+class LayerNorm(Module):
+    """Over the last axis, computed in float32: [..., D] -> [..., D]."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        self.weight: Any = tf.TensorSpec((dim,))
+        self.bias: Any = tf.TensorSpec((dim,))
+        self.eps = eps
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 @tf.custom_gradient

@@ -7,12 +7,13 @@ import sys
 from contextlib import ExitStack
 
 from shared_spec.errors import UserError
-from shared_spec.machine.facts import has_nvidia_driver, usable_cores
+from shared_spec.machine.nvml import has_nvidia_driver
+from shared_spec.machine.topology import usable_cores
 from shared_spec.platform import Platform, Start
 from shared_spec.ranks import World
 
 
-def devices() -> tuple[str, ...]:
+def _devices() -> tuple[str, ...]:
     """All device names, this system's default first; the backend refuses the one that is not there."""
     return ("cuda", "cpu") if has_nvidia_driver() else ("cpu", "cuda")
 
@@ -75,11 +76,11 @@ PLATFORM = Platform(
     folder="bench-tf-cuda",
     make_target="cuda",
     backend="bench_tf_cuda.backend:TfBackend",
-    devices=devices(),
+    devices=_devices(),
     engines=("xla",),
     worker_env=worker_env,
     world=world,
-    group="bench_tf_cuda.backend:group",
+    group="bench_tf_cuda.ranks:group",
     launch=launch,
     headline_memory=("tf_peak", "host_peak"),
     compile_seconds={"cuda": 75.0, "cpu": 12.0},

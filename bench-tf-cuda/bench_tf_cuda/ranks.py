@@ -8,6 +8,7 @@ import faulthandler
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,13 +33,13 @@ def rank_errors() -> Iterator[None]:
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.DeadlineExceededError) as error:
-        told = re.search(r"Collective (?:ops|has).*?(?=Additional GRPC|The error could|\[\[|$)", error.message, re.S)
-        reason = " ".join((told.group() if told else error.message).split())
+        match = re.search(r"Collective (?:ops|has).*?(?=Additional GRPC|The error could|\[\[|$)", error.message, re.S)
+        reason = " ".join((match.group() if match else error.message).split())
         raise ConnectionError(f"a rank is gone or hangs: {reason}") from error
 
 
 @contextmanager
-def _for_so_long(seconds: float, size: int) -> Iterator[None]:
+def _time_limit(seconds: float, size: int) -> Iterator[None]:
     """End this process if the block takes longer.
 
     TensorFlow waits for other workers with Python's lock in hand: no thread of Python could act, nor a handler of
@@ -74,7 +75,7 @@ class TfGroup:
             timeout_seconds=ranks.timeout(), implementation=engines.NCCL if on_gpu else engines.RING
         )
         try:
-            with _for_so_long(ranks.timeout(), self.size):
+            with _time_limit(ranks.timeout(), self.size):
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         except (tf.errors.OpError, ValueError) as error:
             raise UserError(
@@ -90,7 +91,7 @@ class TfGroup:
     def all_gather(self, words: np.ndarray) -> np.ndarray:
         self._exchanges += 1
         with tf.device("CPU:0"):
-            return tf.raw_ops.CollectiveGatherV2(  # type: ignore[no-any-return]
+            return tf.raw_ops.CollectiveGatherV2(
                 input=tf.constant(words[None]),
                 group_size=self.size,
                 group_key=HOST_GROUP,
@@ -112,7 +113,55 @@ class TfGroup:
 
 
 @cache
-def connected(on_gpu: bool) -> Group:
+def _connected(on_gpu: bool) -> Group:
     """This process's group; a process joins once, before TensorFlow has computed anything."""
     place = world()
     return TfGroup(place, on_gpu) if place.size > 1 else ALONE
+
+
+def _why_no_gpu() -> str:
+    """What TensorFlow misses, from the log that it writes in a process of its own: its level is fixed at import."""
+    listing = "import tensorflow as tf; tf.config.list_physical_devices('GPU')"
+    verbose = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
+    log = subprocess.run(
+        [sys.executable, "-c", listing], env={**os.environ, **verbose}, capture_output=True, text=True, check=False
+    ).stderr
+    pattern = r"Could not load dynamic library '[^']+'|failed call to cuInit: .*|Could not find cuda drivers[^,\n]*"
+    return "; ".join(dict.fromkeys(re.findall(pattern, log))) or "no reason in its log"
+
+
+def select_device(device: str) -> str:
+    """Show TensorFlow this device alone, and return TensorFlow's name for it.
+
+    Of the GPUs it is the first, or with several ranks on this host the one in this rank's turn; its memory grows.
+
+    Raises:
+        UserError: there is no such device, or TensorFlow cannot use it.
+    """
+    if device not in ("cuda", "cpu"):
+        raise UserError(f"--device {device}: this package runs on cuda or cpu.")
+    gpus = tf.config.list_physical_devices("GPU") if device == "cuda" else []
+    if device == "cuda" and not gpus:
+        raise UserError(
+            f"--device cuda: TensorFlow {tf.__version__} finds no usable GPU ({_why_no_gpu()}); "
+            "install the NVIDIA driver and run `make setup-cuda`, or choose --device cpu."
+        )
+    place = world()
+    if device == "cuda" and len(gpus) < place.local_size:
+        raise UserError(
+            f"{place.local_size} ranks on this host: TensorFlow finds {len(gpus)} GPUs, and each needs one."
+        )
+    mine = gpus[place.local_rank : place.local_rank + 1]
+    tf.config.set_visible_devices(mine, "GPU")
+    for gpu in mine:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return "GPU:0" if gpus else "CPU:0"
+
+
+def group(device: str) -> Group:
+    """The workers of TF_CONFIG, connected, this process with its own device; the group of one process without it.
+
+    Raises:
+        UserError: there is no such device, or no way to the other ranks.
+    """
+    return _connected(on_gpu=select_device(device) != "CPU:0")

@@ -11,22 +11,23 @@ from collections.abc import Callable
 import click
 import tensorflow as tf
 
-from bench_tf_cuda.backend import TfBackend, group
+from bench_tf_cuda.backend import TfBackend
 from bench_tf_cuda.platform import PLATFORM, launch, world
+from bench_tf_cuda.ranks import group
 from shared_spec.dev import allreduce
-from shared_spec.machine import facts
+from shared_spec.machine import topology
 from shared_spec.workload.spec import load_spec
 
 RANKS = 2
 
 
 def rank(device: str, precision: str, images: int, rounds: int) -> None:
-    facts.take_core_share(world().local_rank, world().local_size)
+    topology.take_core_share(world().local_rank, world().local_size)
     ranks = group(device)
 
     def all_reduce(values: int) -> Callable[[], None]:
         call, vector = tf.function(ranks.sum, autograph=False), tf.ones(values)  # type: ignore[attr-defined]
-        return lambda: call(vector)[0].numpy()
+        return lambda: call(vector)[0].numpy()  # noqa: PLW0108  (the call is what is timed)
 
     spec = load_spec()
     allreduce.report(lambda: TfBackend(spec, device, precision, "xla"), spec, all_reduce, images, rounds)

@@ -55,7 +55,7 @@ def step(precision: str, batch: int, out: Path) -> None:
     backend = TfBackend(spec, "cpu", precision, "xla")
     images = tf.zeros((batch, spec.data.image_size, spec.data.image_size, 3), tf.uint8)
     arguments = (images, tf.zeros((batch, spec.model.classes)), tf.constant(0.0))
-    out.write_text(backend._train.experimental_get_compiler_ir(*arguments)(stage="hlo"))
+    out.write_text(backend._compiled_step.experimental_get_compiler_ir(*arguments)(stage="hlo"))
 
 
 def compiled(hlo: str) -> str:

@@ -3,10 +3,8 @@
 Run: make peers-cuda (it makes the environments), or .venv/bin/python benchmarks/peers.py --help
 """
 
-import sys
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,6 @@ from bench_tf_cuda.platform import PLATFORM
 from shared_spec.backend import Batch, Handle
 from shared_spec.dev import peers
 from shared_spec.workload.spec import Spec
-
-sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
-from timm_peer import timm_peers
 
 
 class KerasHub:
@@ -100,7 +95,7 @@ class KerasHub:
 PEERS = {
     f"keras-hub-{how}": peers.Peer(partial(KerasHub, compiled=how == "jit"), ".venv-keras-hub", same_values=False)
     for how in ("fit", "jit")
-} | timm_peers(".venv-timm", devices=("cuda",))
+} | peers.timm_peers(".venv-timm", devices=("cuda",))
 
 if __name__ == "__main__":
     peers.main(PLATFORM, __file__, PEERS)

@@ -5,17 +5,13 @@
 """
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from bench_tf_cuda.platform import PLATFORM
+from shared_spec.dev.step_profile import Part, main
 from shared_spec.workload import params
-
-sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
-from step_profile import Part, main
 
 FLAGS = {
     "no CUDA graphs": "--xla_gpu_enable_command_buffer=",
@@ -47,33 +43,36 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[[Any], 
     """The parts of a step as (name, function, its argument); what a block does comes once, not twelve times."""
     import tensorflow as tf
 
-    from bench_tf_cuda import model, ops
+    from bench_tf_cuda import ops
+    from bench_tf_cuda.model import DeiT
 
     spec, dtype, images = backend.spec, backend._dtype, batch[0]
-    fused = backend.has_fused_attention
-    m = spec.model
+    m, model = spec.model, DeiT(spec)
     weights = {name: tf.constant(value, dtype) for name, value in params.initial(spec).items()}
     tokens = tf.random.stateless_normal((len(images), m.tokens, m.dim), (0, 1), dtype=dtype)
     hidden = tf.random.stateless_normal((len(images), m.tokens, m.mlp_dim), (0, 2), dtype=dtype)
     pixels = tf.random.stateless_normal((len(images), m.channels, m.image_size, m.image_size), (0, 3), dtype=dtype)
 
+    model.update(weights)
+    block = model.blocks[0]
+
     def of(prefix: str) -> list[Any]:
         return [value for name, value in weights.items() if name.startswith(prefix)]
 
     layers = {
-        "patch embedding": (lambda x: model.PatchEmbed(m, weights, "patch_embed")(x), pixels, of("patch_embed")),
-        "LayerNorm": (lambda x: model.LayerNorm(weights, "norm", m.layer_norm_eps)(x), tokens, of("norm")),
-        "attention": (lambda x: model.Attention(m, weights, "blocks.0.attn", fused)(x), tokens, of("blocks.0.attn")),
-        "MLP": (lambda x: model.Mlp(weights, "blocks.0.mlp")(x), tokens, of("blocks.0.mlp")),
-        "fc1": (lambda x: model.Linear(weights, "blocks.0.mlp.fc1")(x), tokens, of("blocks.0.mlp.fc1")),
+        "patch embedding": (model.patch_embed, pixels, of("patch_embed")),
+        "LayerNorm": (model.norm, tokens, of("norm")),
+        "attention": (block.attn, tokens, of("blocks.0.attn")),
+        "MLP": (block.mlp, tokens, of("blocks.0.mlp")),
+        "fc1": (block.mlp.fc1, tokens, of("blocks.0.mlp.fc1")),
         "GELU": (ops.gelu, hidden, []),
-        "block": (lambda x: model.Block(m, weights, "blocks.0", fused)(x), tokens, of("blocks.0")),
+        "block": (block, tokens, of("blocks.0")),
     }
-    yield "normalise and upscale", model.Preprocess(spec), images
+    yield "normalise and upscale", model.preprocess, images
     for name, (layer, x, trained) in layers.items():
         yield f"{name}, forward", layer, x
         yield f"{name}, both passes", _with_gradient(tf, layer, trained), x
-    yield "all gradients, no optimiser", lambda x: backend._gradient_graph(x, batch[1]), images
+    yield "all gradients, no optimiser", lambda x: backend._gradients(x, batch[1]), images
     yield (
         "cast and cut the vector of parameters",
         lambda x: tf.split(tf.cast(x, dtype), backend._layout.sizes),
@@ -101,7 +100,7 @@ def operations(backend: Any, batch: Any) -> dict[str, int]:
     import tensorflow as tf
 
     with tf.device(backend._place):
-        text = backend._train.experimental_get_compiler_ir(*batch, tf.constant(1e-4))(stage="optimized_hlo")
+        text = backend._compiled_step.experimental_get_compiler_ir(*batch, tf.constant(1e-4))(stage="optimized_hlo")
     entry = text[text.rfind("\nENTRY ") :]
     kinds = Counter(re.findall(r" = .*? ([a-z][a-z0-9-]*)\(", entry))
     kinds.update(re.findall(r'custom_call_target="([^"]+)"', entry))

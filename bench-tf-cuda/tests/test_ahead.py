@@ -113,7 +113,7 @@ def test_whatever_follows_sees_the_steps_before_it(threaded: TfBackend, host_bat
 def test_exhausted_memory_arrives_where_it_is_waited_for(
     threaded: TfBackend, host_batch: HostBatch, exhausted: Callable[..., tf.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(threaded._programs, (threaded._train, 4), exhausted)
+    monkeypatch.setitem(threaded._programs, (threaded._compiled_step, 4), exhausted)
     batch = threaded.to_device(*host_batch)
     handle = threaded.train_step(batch, 1e-3)
     with pytest.raises(OutOfMemory, match="9 bytes"):

@@ -77,7 +77,7 @@ def test_one_trace_for_each_batch_size_whatever_the_learning_rate(
     for size in (4, 2):
         for step in range(3):
             backend.train_step(backend.to_device(images[:size], targets[:size]), spec.learning_rate(step, size))
-            counts.append(backend._train.experimental_get_tracing_count())
+            counts.append(backend._compiled_step.experimental_get_tracing_count())
     assert counts[0] == counts[1] == counts[2]
     assert counts[3] == counts[4] == counts[5] == counts[0] + 1
     assert backend.export_state()["step"] == 6
@@ -86,7 +86,7 @@ def test_one_trace_for_each_batch_size_whatever_the_learning_rate(
 def test_every_product_of_a_step_adds_up_its_terms(backend: TfBackend, host_batch: HostBatch) -> None:
     """A gradient may not come as an outer product for each token, to be added up afterwards: that is no library call."""
     batch = backend.to_device(*host_batch)
-    products = program_text(backend._train, *batch, tf.constant(1e-4))
+    products = program_text(backend._compiled_step, *batch, tf.constant(1e-4))
     assert len(products) > 30
     assert not [line for line in products if "contracting_dims={}" in line]
 
@@ -162,7 +162,7 @@ def test_small_updates_are_kept_at_either_precision(backend: TfBackend, host_bat
 
 
 def test_products_have_the_precision_asked_for(backend: TfBackend, host_batch: HostBatch) -> None:
-    lines = program_text(backend._train, *backend.to_device(*host_batch), tf.constant(1e-3))
+    lines = program_text(backend._compiled_step, *backend.to_device(*host_batch), tf.constant(1e-3))
     in_float32 = [line for line in lines if "= f32[" in line]
     assert all("operand_precision={highest,highest}" in line for line in in_float32)
     if backend.precision == "fp32":
@@ -205,7 +205,7 @@ def test_matmul_is_a_product_at_this_precision(backend: TfBackend) -> None:
 def test_exhausted_memory_is_told_apart(
     backend: TfBackend, exhausted: Callable[..., tf.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(backend._programs, (backend._product, 8), exhausted)
+    monkeypatch.setitem(backend._programs, (backend._compiled_matmul, 8), exhausted)
     with pytest.raises(OutOfMemory, match=r"^Out of memory while trying to allocate 9 bytes\.$"):
         backend.matmul(8)
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bench_tf_cuda import cudnn
+from bench_tf_cuda import cudnn, ops
 from bench_tf_cuda.backend import TfBackend
-from bench_tf_cuda.model import attention
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 
@@ -65,7 +64,7 @@ def test_output_and_gradients_are_those_of_products_and_a_softmax(monkeypatch: p
     qkv = tf.constant(rng.standard_normal((*SHAPE[:2], 3, *SHAPE[2:]), np.float32))
     weights = tf.constant(rng.standard_normal(SHAPE, np.float32))
     found = []
-    for function in (cudnn.attention, attention):
+    for function in (cudnn.attention, ops.unfused_attention):
         with tf.GradientTape() as tape:
             tape.watch(qkv)
             y = function(qkv)
@@ -102,8 +101,19 @@ def test_without_a_gpu_it_is_refused_and_done_otherwise(spec: Spec) -> None:
 
 def test_a_refusal_is_in_the_result(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = TfBackend(spec, "cpu", "bf16", "xla")
-    monkeypatch.setattr(backend, "_place", "/CPU:0")  # as if it were another device
+    monkeypatch.setattr(ops, "has_gpu", lambda: True)
     monkeypatch.setattr(cudnn, "refusal", lambda *sizes: "too old")
     assert backend.describe()["details"]["attention"].endswith("is not to be had: too old")
-    assert not backend.has_fused_attention
     backend.load_params(params.initial(spec))
+    backend.infer(backend.to_device(np.zeros((1, 32, 32, 3), np.uint8), None))  # cuDNN's program would not run here
+
+
+@pytest.mark.parametrize(("dtype", "fused"), [(tf.bfloat16, True), (tf.float32, False)])
+def test_attention_is_fused_where_cudnn_serves(monkeypatch: pytest.MonkeyPatch, dtype: tf.DType, fused: bool) -> None:
+    qkv = tf.zeros((*SHAPE[:2], 3, *SHAPE[2:]), dtype)
+    sizes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(ops, "has_gpu", lambda: True)
+    monkeypatch.setattr(cudnn, "refusal", lambda *asked: sizes.append(asked))
+    monkeypatch.setattr(cudnn, "attention", lambda qkv: qkv)
+    assert (ops.attention(qkv) is qkv) is fused
+    assert sizes == [SHAPE[1:]] * fused

@@ -28,4 +28,4 @@ def test_only_the_cpu_worker_hides_the_gpu_and_has_products_by_onednn() -> None:
 @pytest.mark.parametrize(("driver", "first"), [(True, "cuda"), (False, "cpu")])
 def test_default_device_is_the_gpu_where_a_driver_is(monkeypatch: pytest.MonkeyPatch, driver: bool, first: str) -> None:
     monkeypatch.setattr(platform, "has_nvidia_driver", lambda: driver)
-    assert platform.devices()[0] == first
+    assert platform._devices()[0] == first

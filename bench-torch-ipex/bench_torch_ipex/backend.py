@@ -3,7 +3,9 @@
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import cpuinfo
@@ -14,14 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from bench_torch_ipex import onednn
 from bench_torch_ipex.model import DeiT
+from bench_torch_ipex.ops import has_onednn, product
 from bench_torch_ipex.ranks import group
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
 from shared_spec.ranks import Group
 from shared_spec.workload import params as canonical
 from shared_spec.workload.spec import Spec
+
+Batch = tuple[Tensor, ...]
+"""Images, and targets where there are any."""
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
@@ -33,7 +38,7 @@ def _import_ipex() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import intel_extension_for_pytorch as ipex
+            ipex = import_module("intel_extension_for_pytorch")
     except (ImportError, OSError) as error:
         raise UserError(
             f"--engine ipex: intel-extension-for-pytorch cannot be imported ({error}); "
@@ -47,10 +52,21 @@ def _import_ipex() -> Any:
     return ipex
 
 
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Raise what PyTorch's CPU allocator reports of exhausted memory as OutOfMemory; also a decorator."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise OutOfMemory(str(error).splitlines()[0]) from error
+        raise
+
+
 def _built_with(pattern: str) -> str | None:
     """What PyTorch says of its own build where `pattern` matches."""
-    found = re.search(pattern, torch.__config__.show())
-    return found.group(1) if found else None
+    match = re.search(pattern, torch.__config__.show())
+    return match.group(1) if match else None
 
 
 def _parameter_groups(model: DeiT, weight_decay: float) -> list[dict[str, Any]]:
@@ -76,26 +92,6 @@ class TorchBackend:
         self._matmul_operands: dict[int, tuple[Tensor, Tensor]] = {}
         self._fresh_model()
 
-    def _fresh_model(self) -> None:
-        o = self.spec.optimizer
-        self._model = DeiT(self.spec).train()
-        self._optimizer = torch.optim.AdamW(
-            _parameter_groups(self._model, o.weight_decay), betas=(o.beta1, o.beta2), eps=o.eps, fused=True
-        )
-        if self._ipex is not None:
-            # Weights stay plain float32: packed ones are hidden from the optimiser, and onednn.py packs for inference.
-            self._model, self._optimizer = self._ipex.optimize(
-                self._model, optimizer=self._optimizer, dtype=torch.float32, inplace=True, weights_prepack=False
-            )
-        self._shared = self._among_ranks() if self.group.size > 1 else self._model
-
-    def _among_ranks(self) -> DistributedDataParallel:
-        """The model whose backward pass averages gradients over the ranks, bucket by bucket as they are ready."""
-        # All ranks load the same values, so none have to be sent at the start.
-        shared = DistributedDataParallel(self._model, gradient_as_bucket_view=True, static_graph=True, init_sync=False)
-        shared._set_ddp_runtime_logging_sample_rate(1)
-        return shared
-
     def describe(self) -> dict[str, Any]:
         bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         emulated = self.precision == "bf16" and not bf16
@@ -120,26 +116,21 @@ class TorchBackend:
                 "onednn_version": _built_with(r"MKL-DNN v([\d.]+)"),
                 "onednn_isa": self._ipex._C._get_current_onednn_isa_level() if self._ipex else None,
                 "mkl_version": _built_with(r"Math Kernel Library Version ([\d.]+)"),
-                "linear_layers": "oneDNN, packed for inference"
-                if onednn.available(self._dtype)
-                else "PyTorch's choice",
+                "linear_layers": "oneDNN, packed for inference" if has_onednn(self._dtype) else "PyTorch's choice",
                 "threads": torch.get_num_threads(),
             },
         }
 
+    @_memory_errors()
     def load_params(self, params: Mapping[str, np.ndarray]) -> None:
         canonical.check(self.spec, params, "load_params")
         self._fresh_model()
         self._set_params(params)
 
-    def _set_params(self, params: Mapping[str, np.ndarray]) -> None:
-        with torch.no_grad():
-            for name, parameter in self._model.named_parameters():
-                parameter.copy_(torch.from_numpy(np.ascontiguousarray(params[name])))
-
     def export_params(self) -> canonical.Params:
         return {name: p.detach().numpy().copy() for name, p in self._model.named_parameters()}
 
+    @_memory_errors()
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.load_params({name: state[f"param/{name}"] for name in canonical.shapes(self.spec)})
         for name, parameter in self._model.named_parameters():
@@ -161,90 +152,109 @@ class TorchBackend:
                 state[f"{key}/{name}"] = value.detach().numpy().copy()
         return state | {"step": np.array(step, np.int64)}
 
-    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
-        return torch.from_numpy(images), None if targets is None else torch.from_numpy(targets)
+    @_memory_errors()
+    def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
+        return tuple(torch.from_numpy(array) for array in (images, targets) if array is not None)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
-
-    def _loss(self, model: torch.nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, targets = batch
-        with self._autocast():
-            logits = model(images)
-        return F.cross_entropy(logits.float(), targets)
-
-    def _backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Gradients of the mean loss over the global batch, which is returned."""
-        loss = self._loss(self._shared, batch)
-        mean = loss.detach()
-        if self.group.size > 1:
-            mean = mean / self.group.size
-            summing = dist.all_reduce(mean, async_op=True)  # done long before the backward pass is
-            loss.backward()
-            summing.wait()
-        else:
-            loss.backward()
-        return mean
-
-    def train_step(self, batch: tuple[Tensor, Tensor], lr: float) -> Tensor:
-        try:
-            loss = self._backward(batch)
-            norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self.spec.optimizer.clip_norm)
-            for group in self._optimizer.param_groups:
-                group["lr"] = lr
-            self._optimizer.step()
-        except RuntimeError as error:
-            raise _told_apart(error) from error
+    @_memory_errors()
+    def train_step(self, batch: Batch, lr: float) -> Tensor:
+        loss = self._backward(batch)
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self.spec.optimizer.clip_norm)
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = lr
+        self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return torch.stack((loss, norm))
 
-    def gradients(self, batch: tuple[Tensor, Tensor]) -> dict[str, np.ndarray]:
+    @_memory_errors()
+    def infer(self, batch: Batch) -> Tensor:
+        with torch.inference_mode(), self._autocast():
+            return self._model(batch[0]).float()
+
+    @_memory_errors()
+    def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
         self._loss(self._model, batch).backward()
-        found = {name: p.grad.numpy().copy() for name, p in self._model.named_parameters() if p.grad is not None}
+        gradients = {name: p.grad.numpy().copy() for name, p in self._model.named_parameters() if p.grad is not None}
         self._optimizer.zero_grad(set_to_none=True)
-        return found
+        return gradients
 
-    def infer(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
-        try:
-            with torch.inference_mode(), self._autocast():
-                return self._model(batch[0]).float()
-        except RuntimeError as error:
-            raise _told_apart(error) from error
+    def communication(self) -> dict[str, float] | None:
+        if not isinstance(self._trained, DistributedDataParallel):
+            return None
+        logged = self._trained._get_ddp_logging_data()
+        names = {"seconds": "avg_backward_comm_time", "overlapped_seconds": "avg_backward_compute_comm_overlap_time"}
+        return {name: 1e-9 * int(logged.get(key, 0)) for name, key in names.items()}
 
-    def preprocess(self, batch: tuple[Tensor, Tensor | None]) -> Tensor:
+    @_memory_errors()
+    def preprocess(self, batch: Batch) -> Tensor:
         with torch.inference_mode():
             return self._model.preprocess(batch[0]).permute(0, 2, 3, 1)
 
     def synchronize(self, *handles: Tensor) -> None:
         """Nothing to wait for: eager CPU operators return when they are done."""
 
+    @_memory_errors()
     def to_numpy(self, handle: Tensor) -> np.ndarray:
         return handle.float().numpy()
 
+    @_memory_errors()
     def matmul(self, n: int) -> Tensor:
         if n not in self._matmul_operands:
             generator = torch.Generator().manual_seed(n)
             a, b = (torch.randn(n, n, generator=generator).to(self._dtype) for _ in range(2))
             self._matmul_operands = {n: (a, b)}
         a, b = self._matmul_operands[n]
-        return onednn.product(a, b) if onednn.available(self._dtype) else a @ b.t()
+        return product(a, b) if has_onednn(self._dtype) else a @ b.t()
 
     def reset_peak_memory(self) -> None:
         """The device is the host: the harness reads the process's high-water mark."""
 
-    def communication(self) -> dict[str, float] | None:
-        if not isinstance(self._shared, DistributedDataParallel):
-            return None
-        told = self._shared._get_ddp_logging_data()
-        names = {"seconds": "avg_backward_comm_time", "overlapped_seconds": "avg_backward_compute_comm_overlap_time"}
-        return {name: 1e-9 * int(told.get(key, 0)) for name, key in names.items()}
-
     def memory(self) -> dict[str, int | None]:
         return {}
 
+    def _fresh_model(self) -> None:
+        o = self.spec.optimizer
+        self._model = DeiT(self.spec).train()
+        self._optimizer = torch.optim.AdamW(
+            _parameter_groups(self._model, o.weight_decay), betas=(o.beta1, o.beta2), eps=o.eps, fused=True
+        )
+        if self._ipex is not None:
+            # Weights stay plain float32: packed ones are hidden from the optimiser, and ops.py packs for inference.
+            self._model, self._optimizer = self._ipex.optimize(
+                self._model, optimizer=self._optimizer, dtype=torch.float32, inplace=True, weights_prepack=False
+            )
+        self._trained = self._averaged_over_ranks() if self.group.size > 1 else self._model
 
-def _told_apart(error: RuntimeError) -> Exception:
-    """PyTorch's CPU allocator reports exhaustion as a RuntimeError; everything else is passed on as it is."""
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return OutOfMemory(str(error).splitlines()[0])
-    return error
+    def _averaged_over_ranks(self) -> DistributedDataParallel:
+        """The model whose backward pass averages gradients over the ranks, bucket by bucket as they are ready."""
+        # All ranks load the same values, so none have to be sent at the start.
+        shared = DistributedDataParallel(self._model, gradient_as_bucket_view=True, static_graph=True, init_sync=False)
+        shared._set_ddp_runtime_logging_sample_rate(1)
+        return shared
+
+    def _set_params(self, params: Mapping[str, np.ndarray]) -> None:
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(params[name])))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _loss(self, model: torch.nn.Module, batch: Batch) -> Tensor:
+        images, targets = batch
+        with self._autocast():
+            logits = model(images)
+        return F.cross_entropy(logits.float(), targets)
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Gradients of the mean loss over the global batch, which is returned."""
+        loss = self._loss(self._trained, batch)
+        mean = loss.detach()
+        if self.group.size > 1:
+            mean = mean / self.group.size
+            reduction = dist.all_reduce(mean, async_op=True)  # done long before the backward pass is
+            loss.backward()
+            reduction.wait()
+        else:
+            loss.backward()
+        return mean

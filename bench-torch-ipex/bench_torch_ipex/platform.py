@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 
-from shared_spec.machine.facts import usable_cores
+from shared_spec.machine.topology import usable_cores
 from shared_spec.platform import Platform, Start
 from shared_spec.ranks import World
 
@@ -18,7 +18,7 @@ def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
     """Environment of a phase process: one bound thread per physical core of its share, and an allocator that keeps its memory.
 
     glibc gives blocks over 128 KiB back to the system at every free, so that each training step would fault all
-    its activations in again: 4 to 8 % of a step on two cores. The thresholds keep freed blocks in the process.
+    its activations in again. The thresholds keep freed blocks in the process.
     """
     env = {"OMP_NUM_THREADS": str(max(1, usable_cores() // ranks)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if sys.platform == "linux":

@@ -3,6 +3,7 @@
 import os
 from datetime import timedelta
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,8 +22,7 @@ class TorchGroup:
     def __init__(self) -> None:
         self.rank, self.size = world().rank, world().size
         if find_spec("oneccl_bindings_for_pytorch"):
-            import oneccl_bindings_for_pytorch  # noqa: F401  (makes "ccl" known to torch.distributed)
-
+            import_module("oneccl_bindings_for_pytorch")  # makes "ccl" known to torch.distributed
             self.engine = "ccl"
         else:
             self.engine = "gloo"

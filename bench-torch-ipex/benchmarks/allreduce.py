@@ -14,7 +14,7 @@ import torch.distributed as dist
 from bench_torch_ipex.backend import TorchBackend
 from bench_torch_ipex.platform import PLATFORM, world
 from shared_spec.dev import allreduce
-from shared_spec.machine import facts
+from shared_spec.machine import topology
 from shared_spec.workload.spec import load_spec
 
 
@@ -30,7 +30,7 @@ def all_reduce(values: int) -> Callable[[], None]:
 @click.option("--rounds", default=8, show_default=True, help="Pairs of steps with and without the exchange.")
 def main(engine: str, precision: str, images: int, rounds: int) -> None:
     if os.environ.get("DEIT_BENCH_WORKER") != "1":  # libraries read cores and settings when they are loaded
-        facts.take_core_share(world().local_rank, world().local_size)
+        topology.take_core_share(world().local_rank, world().local_size)
         env = {**os.environ, **PLATFORM.worker_env("cpu", engine, world().local_size), "DEIT_BENCH_WORKER": "1"}
         os.execve(sys.executable, [sys.executable, *sys.argv], env)
     spec = load_spec()

@@ -3,16 +3,10 @@
 Run: make peers-ipex (it makes the two environments), or .venv/bin/python benchmarks/peers.py --help
 """
 
-import sys
-from pathlib import Path
-
 from bench_torch_ipex.platform import PLATFORM
 from shared_spec.dev import peers
 
-sys.path.append(str(Path(__file__).parents[2] / "shared-spec" / "benchmarks"))
-from timm_peer import timm_peers
-
-PEERS = timm_peers(".venv-torch-newest", "-newest") | timm_peers(".venv-torch-2.8", "-2.8")
+PEERS = peers.timm_peers(".venv-torch-newest", "-newest") | peers.timm_peers(".venv-torch-2.8", "-2.8")
 
 if __name__ == "__main__":
     peers.main(PLATFORM, __file__, PEERS)

@@ -3,12 +3,12 @@
 import pytest
 
 from bench_torch_ipex.backend import TorchBackend
-from shared_spec.conformance import checks as conformance_checks
+from shared_spec.conformance.checks import run_checks
 from shared_spec.workload.spec import PRECISIONS, Spec
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_conformance(tiny_spec: Spec, engine: str, precision: str) -> None:
-    checks = conformance_checks.run(TorchBackend(tiny_spec, "cpu", precision, engine), tiny_spec, precision)
+    checks = run_checks(TorchBackend(tiny_spec, "cpu", precision, engine), tiny_spec, precision)
     assert len(checks) > 15
     assert [check for check in checks if not check.passed] == []

@@ -1,16 +1,19 @@
 """timm's DeiT-small, trained as timm's own scripts train it, as a peer of the implementations here.
 
-A step starts from the same uint8 images as ours: normalised and upscaled by PyTorch's own operators on the device.
+A step starts from the same uint8 images as ours: normalised and upscaled by PyTorch's own operators on the device. A
+duel (shared_spec.dev.peers) starts this script, in an environment that has timm.
 """
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import click
 import numpy as np
 
 from shared_spec.backend import Batch, Handle
-from shared_spec.dev.peers import Peer
+from shared_spec.dev import peers
 from shared_spec.workload.spec import Spec
 
 
@@ -91,9 +94,12 @@ class Timm:
         }
 
 
-def timm_peers(python: str, suffix: str = "", devices: tuple[str, ...] = ()) -> dict[str, Peer]:
-    """timm eager and compiled, in the virtual environment `python`."""
-    return {
-        f"timm-{how}{suffix}": Peer(partial(Timm, compiled=how == "compile"), python, devices)
-        for how in ("eager", "compile")
-    }
+@click.command(help=__doc__)
+@click.option("--contender", required=True, help="timm-eager or timm-compile, and whatever follows.")
+@click.option("--job", required=True, help="What is timed, as JSON.")
+def main(contender: str, job: str) -> None:
+    peers.serve(partial(Timm, compiled=contender.startswith("timm-compile")), json.loads(job))
+
+
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ class Backend(Protocol):
     train_step alone speaks with the other ranks; they must all call it in step.
 
     Attributes:
-        group: the ranks; parallel.ALONE where the launcher's environment names one rank.
+        group: the ranks; ranks.ALONE where the launcher's environment names one rank.
 
     Precision "fp32" is strict: no TF32, no reduced-precision products. "bf16" computes matrix products and
     activations in bfloat16 and keeps parameters, moments, softmax statistics, normalisation statistics and

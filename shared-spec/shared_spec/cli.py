@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from shared_spec import files, ranks
-from shared_spec.conformance import checks as conformance_checks
+from shared_spec.conformance.checks import run_checks
 from shared_spec.errors import UserError
-from shared_spec.machine import facts as machine_facts
+from shared_spec.machine import facts, provenance, topology
 from shared_spec.platform import Platform
+from shared_spec.results import privacy
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Conformance
 from shared_spec.run import parent, phases, worker
@@ -191,7 +192,7 @@ def _run_as_rank(request: Request, json_events: bool) -> None:
     if setting.ranks not in (1, world.size):
         raise UserError(f"--nproc {setting.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
     _enter_worker_env(platform, setting.device, setting.engine)
-    machine_facts.take_core_share(world.local_rank, world.local_size)
+    topology.take_core_share(world.local_rank, world.local_size)
     os.environ[ranks.TIMEOUT_ENV] = str(setting.rank_timeout)
     group = worker.connect(platform, setting.device)
     request = replace(request, setting=replace(setting, ranks=group.size))
@@ -288,7 +289,7 @@ def _verify_command(platform: Platform) -> click.Command:
 
         backend = worker.make_backend(platform, spec, device, precision, engine)
         screen = Screen(Console())
-        checks = conformance_checks.run(backend, spec, precision)
+        checks = run_checks(backend, spec, precision)
         table = Table("check", "figure", "bound", "", title=f"{platform.name} ({engine}) on {device}, {precision}")
         for check in checks:
             figure = "nan" if check.figure is None else f"{check.figure:.3g}"
@@ -309,15 +310,15 @@ def _info_command(platform: Platform) -> click.Command:
         _enter_worker_env(platform, device, engine)
         worker_env = platform.worker_env(device, engine, 1)  # before a framework binds this process to a core
         backend = worker.make_backend(platform, spec, device, precision, engine)
-        facts = {
+        content = {
             "platform": platform.name,
             "spec_fingerprint": spec.fingerprint,
             "backend": backend.describe(),
             "worker_env": worker_env,
-            "environment": machine_facts.collect(device),
-            "software": machine_facts.software(),
+            "environment": facts.collect(device),
+            "software": provenance.software(),
         }
-        click.echo(json.dumps(machine_facts.scrub(facts), indent=1))
+        click.echo(json.dumps(privacy.scrub(content), indent=1))
 
     return command
 

@@ -93,13 +93,17 @@ def read_bytes(path: Path, largest: int = MAX_BYTES) -> bytes:
         raise UserError(f"is not what gzip has packed ({error})") from error
 
 
+PIECE = 1 << 20
+"""Bytes asked for at a time: Python reserves as many as are asked for, whatever there is."""
+
+
 def _at_most(largest: int, read: Callable[[int], bytes]) -> bytes:
-    """All that there is to read, piece by piece, so that no memory is taken for what is not there or too much."""
+    """What there is to read; hardly more than the bound is ever held."""
     data = bytearray()
-    while piece := read(PIECE):
+    while len(data) <= largest and (piece := read(PIECE)):
         data += piece
-        if len(data) > largest:
-            raise UserError(f"is larger than the {largest / 2**20:g} MiB that a file may have here")
+    if len(data) > largest:
+        raise UserError(f"is larger than the {largest / 2**20:g} MiB that a file may have here")
     return bytes(data)
 
 

@@ -37,7 +37,7 @@ class Platform:
         devices, engines: what --device and --engine accept; the first is the default.
         worker_env: (device, engine, ranks on this host) -> environment variables a phase process must start with.
         world: this process's place among the ranks, from the environment that the engine's launcher sets.
-        group: "module:function" that connects the ranks: (device) -> parallel.Group, the same one at each call.
+        group: "module:function" that connects the ranks: (device) -> ranks.Group, the same one at each call.
         launch: (ranks, device, words behind "python") -> what to start for that many ranks on this host.
         death: pattern that finds in the launcher's output which rank died first: groups "rank" and "status", the
             latter negative for a signal. Not needed where each rank is started directly, in order of rank.

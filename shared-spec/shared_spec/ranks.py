@@ -112,8 +112,8 @@ def gathered(group: Group, array: np.ndarray) -> np.ndarray:
     data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
     words = np.zeros(-(-data.size // 4), np.int32)
     words.view(np.uint8)[: data.size] = data
-    found = np.ascontiguousarray(group.all_gather(words)).view(np.uint8)[:, : data.size]
-    return np.ascontiguousarray(found).view(array.dtype).reshape(group.size, *array.shape)
+    rows = np.ascontiguousarray(group.all_gather(words)).view(np.uint8)[:, : data.size]
+    return np.ascontiguousarray(rows).view(array.dtype).reshape(group.size, *array.shape)
 
 
 def gathered_values(group: Group, value: Any) -> list[Any]:
@@ -143,8 +143,8 @@ def check_same(group: Group, value: str, what: str) -> None:
     if group.size == 1:
         return
     values = gathered_values(group, value)
-    if apart := [rank for rank, other in enumerate(values) if other != values[0]]:
-        raise RanksApart(f"{what}: rank {apart[0]} differs from rank 0")
+    if different := [rank for rank, other in enumerate(values) if other != values[0]]:
+        raise RanksApart(f"{what}: rank {different[0]} differs from rank 0")
 
 
 def shared_arrays(group: Group, arrays: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:

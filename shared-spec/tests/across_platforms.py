@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared_spec.data import cifar100
+from shared_spec.data import synthetic
 from shared_spec.workload import params, reference
 from shared_spec.workload.params import Params
 from shared_spec.workload.spec import Spec
@@ -69,7 +69,7 @@ def test_what_one_platform_trained_all_load(trainer: str, tiny_spec: Spec, tmp_p
     asked = ("--spec", spec_file, "--device", "cpu", "--data", "synthetic", "--phases", "convergence")
     call(trainer, "run", *asked, "--keep-weights", "--out", tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
-    weights, images = params.load(tiny_spec, path), cifar100.synthetic(tiny_spec).test_images[:8]
+    weights, images = params.load(tiny_spec, path), synthetic.dataset(tiny_spec).test_images[:8]
     assert params.fingerprint(weights) != params.fingerprint(params.initial(tiny_spec))
     for package in PLATFORMS:
         logits = predicted(package, spec_file, path, save_images(images, tmp_path))

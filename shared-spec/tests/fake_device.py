@@ -23,7 +23,7 @@ class FakeDevice:
             self.queued = 0.0
         elif kind != "reset_peak_memory":
             self.now += self.dispatch
-            self.queued += self.step_times[kind.split()[0]]
+            self.queued += self.step_times[kind.split(maxsplit=1)[0]]
 
 
 class Meter:

@@ -6,7 +6,7 @@ import numpy as np
 from fake_platform.backend import FakeBackend
 
 from shared_spec.backend import Handle
-from shared_spec.data import cifar100
+from shared_spec.data.dataset import Dataset
 from shared_spec.results.measurements import Energy
 
 
@@ -44,7 +44,7 @@ class TrainingBackend(FakeBackend):
     """A step takes 1 s and an inference batch 0.1 s of the world's clock; it is right as often as the world says."""
 
     world: World
-    data: cifar100.Dataset
+    data: Dataset
     seen = 0
 
     def train_step(self, batch: np.ndarray, lr: float) -> np.ndarray:

@@ -20,26 +20,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from shared_spec import ranks as shared_ranks
+from shared_spec import ranks
 from shared_spec.backend import Backend, Handle
-from shared_spec.conformance.golden import (
-    METRICS,
-    SIGNIFICAND_BITS,
-    Golden,
-    _projections,
-    _relative,
-    golden,
-    unit_roundoff,
-)
+from shared_spec.conformance.comparison import METRICS, SIGNIFICAND_BITS, projections, relative_error, unit_roundoff
+from shared_spec.conformance.golden import Golden, golden
 from shared_spec.conformance.questions import (
     BATCH,
     KEY_BIASES,
     QUESTIONS,
     BackendSubject,
-    _answers,
-    _batch,
-    _large,
-    _learning_rates,
+    answers,
+    large_weights,
+    learning_rates,
+    probe_batch,
 )
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock, monotonic
@@ -53,6 +46,106 @@ def _check(name: str, figure: float, bound: float, detail: str) -> Check:
     """Passed when `figure` (NaN where there is none) does not exceed `bound`; `detail` says of what."""
     passed, value = bool(figure <= bound), finite(float(figure))
     return Check(name=name, passed=passed, figure=value, bound=float(bound), detail=detail)
+
+
+def run_checks(
+    backend: Backend, spec: Spec, precision: str, progress: Progress = silent, clock: Clock = monotonic
+) -> list[Check]:
+    """Put all checks to a backend; it ends with other parameters than it began with.
+
+    With several ranks all of them do this in step, and one more check says whether all passed and remained identical.
+
+    Args:
+        precision: "fp32" or "bf16", as the backend was built with.
+        clock: read by the proof that `synchronize` waits, and by nothing else.
+    """
+    expected = golden(spec, progress)
+    progress(0.0, "parameters")
+    checks = _check_parameters(backend, spec)
+    if not all(check.passed for check in checks):
+        return checks  # nothing can be compared under other names
+    checks.append(_check_preprocess(backend, spec, precision))
+    checks += _check_answers(backend, spec, precision, expected, progress)
+    checks += [_check_weight_decay(backend, spec), _check_adamw(backend, spec)]
+    checks += _check_precision(backend, spec, precision)
+    progress(0.95, "synchronize")
+    checks += _check_synchronize(backend, spec, clock)
+    return [*checks, _check_ranks(backend, checks)] if backend.group.size > 1 else checks
+
+
+def _check_parameters(backend: Backend, spec: Spec) -> list[Check]:
+    loaded, shapes = large_weights(spec), params.shapes(spec)
+    backend.load_params(loaded)
+    exported = backend.export_params()
+    wrong = [
+        name
+        for name in shapes.keys() | exported.keys()
+        if name not in shapes or name not in exported or exported[name].shape != shapes[name]
+    ]
+    if wrong:
+        return [_check("parameters", len(wrong), 0, f"names or shapes that differ: {', '.join(sorted(wrong)[:5])}")]
+    values = sum(value.size for value in exported.values())
+    changed = sum(int(np.sum(exported[name] != value)) for name, value in loaded.items())
+    return [
+        _check("parameters", abs(values - params.count(spec)), 0, f"{values:,} values under {len(shapes)} names"),
+        _check("load and export", changed, 0, "values that loading and exporting changed"),
+    ]
+
+
+def _check_preprocess(backend: Backend, spec: Spec, precision: str) -> Check:
+    """Normalised and upscaled pixels against float64, in units of the data's standard deviation.
+
+    Roundings, each at most u of the value it makes: pixel / 255, the mean, their difference (values below 1, then
+    divided by std): 3 u / std. The std, the quotient: 2 u X, with X the largest result. Each of the two products with
+    the interpolation matrix rounds both operands, the product and its sum of two, and the result: 5 u X.
+    """
+    images = probe_batch(spec, 0).images.copy()
+    images[0], images[1] = 0, 255
+    exact = reference.preprocess(spec, images, np.dtype(np.float64))
+    pixels = backend.to_numpy(backend.preprocess(backend.to_device(images, None)))
+    largest = float(np.max(np.abs(exact)))
+    bound = (3 / min(spec.data.std) + 12 * largest) * unit_roundoff(precision)
+    error = float(np.max(np.abs(pixels - exact))) if pixels.shape == exact.shape else math.inf
+    return _check("preprocess", error, bound, f"largest error of a pixel, among values up to {largest:.2f}")
+
+
+# --- The reference's answers.
+
+
+def _check_answers(
+    backend: Backend, spec: Spec, precision: str, expected: Golden, progress: Progress
+) -> Iterator[Check]:
+    """The answers that the reference has given as well."""
+    done = 0
+
+    def tick(text: str) -> None:
+        nonlocal done
+        progress(0.9 * done / QUESTIONS, text)
+        done += 1
+
+    for name, answer in answers(BackendSubject(backend), spec, tick):
+        if name == KEY_BIASES:
+            yield _key_bias_check(spec, np.asarray(answer))
+            continue
+        bounds = _bounds(name, spec, precision, expected[f"{name}/{precision}"], backend.group.size)
+        if isinstance(answer, np.ndarray):
+            metric, detail = METRICS[name]
+            yield _check(name, metric(answer.astype(np.float64), expected[f"{name}/value"]), float(bounds), detail)
+        else:
+            yield _group_check(name, spec, answer, expected, bounds)
+
+
+def _bounds(name: str, spec: Spec, precision: str, sensitivity: np.ndarray, world_size: int) -> np.ndarray:
+    """Bound of each relative error: no answer is better than its own rounding, and a trace follows the clipping.
+
+    A trace of several ranks follows the averaging of their gradients as well: at most one float32 rounding for each
+    rank after the first, of partial sums that are no larger than the sum of sizes.
+    """
+    in_float32 = name in ("trace, loss", "trace, gradient norm", "trace, learning rate")
+    rounding = unit_roundoff("fp32" if in_float32 else precision)
+    per_gradient = norm_rounding(spec) + (world_size - 1) * unit_roundoff("fp32")
+    per_trace = per_gradient * name.startswith("trace") * (2 if name == "trace, second moments" else 1)
+    return np.asarray(headroom(spec, precision) * np.maximum(sensitivity, rounding) + per_trace)
 
 
 def headroom(spec: Spec, precision: str) -> float:
@@ -84,114 +177,14 @@ def norm_rounding(spec: Spec) -> float:
     return math.sqrt(params.count(spec) / 3) * unit_roundoff("fp32")
 
 
-# --- Checks. ---
-
-
-def run(
-    backend: Backend, spec: Spec, precision: str, progress: Progress | None = None, clock: Clock = monotonic
-) -> list[Check]:
-    """Put all checks to a backend; it ends with other parameters than it began with.
-
-    With several ranks all of them do this in step, and one more check says whether all passed and remained identical.
-
-    Args:
-        precision: "fp32" or "bf16", as the backend was built with.
-        clock: read by the proof that `synchronize` waits, and by nothing else.
-    """
-    report = progress or silent
-    expected = golden(spec, report)
-    report(0.0, "parameters")
-    checks = _check_parameters(backend, spec)
-    if not all(check.passed for check in checks):
-        return checks  # nothing can be compared under other names
-    checks.append(_check_preprocess(backend, spec, precision))
-    checks += _check_answers(backend, spec, precision, expected, report)
-    checks += [_check_weight_decay(backend, spec), _check_adamw(backend, spec)]
-    checks += _check_precision(backend, spec, precision)
-    report(0.95, "synchronize")
-    checks += _check_synchronize(backend, spec, clock)
-    return [*checks, _check_ranks(backend, checks)] if backend.group.size > 1 else checks
-
-
-def _check_ranks(backend: Backend, checks: list[Check]) -> Check:
-    """Ranks that failed a check of their own, or whose parameters after all steps are not rank 0's, bit for bit."""
-    passed = all(check.passed for check in checks)
-    found = shared_ranks.gathered_values(backend.group, [passed, params.fingerprint(backend.export_params())])
-    wrong = [rank for rank, (fine, checksum) in enumerate(found) if not fine or checksum != found[0][1]]
-    detail = f"ranks of {backend.group.size} that failed a check or differ from rank 0" + f": {wrong}" * bool(wrong)
-    return _check("ranks", len(wrong), 0, detail)
-
-
-def _check_parameters(backend: Backend, spec: Spec) -> list[Check]:
-    loaded, shapes = _large(spec), params.shapes(spec)
-    backend.load_params(loaded)
-    exported = backend.export_params()
-    wrong = [
-        name
-        for name in shapes.keys() | exported.keys()
-        if name not in shapes or name not in exported or exported[name].shape != shapes[name]
-    ]
-    if wrong:
-        return [_check("parameters", len(wrong), 0, f"names or shapes that differ: {', '.join(sorted(wrong)[:5])}")]
-    values = sum(value.size for value in exported.values())
-    changed = sum(int(np.sum(exported[name] != value)) for name, value in loaded.items())
-    return [
-        _check("parameters", abs(values - params.count(spec)), 0, f"{values:,} values under {len(shapes)} names"),
-        _check("load and export", changed, 0, "values that loading and exporting changed"),
-    ]
-
-
-def _check_preprocess(backend: Backend, spec: Spec, precision: str) -> Check:
-    """Normalised and upscaled pixels against float64, in units of the data's standard deviation.
-
-    Roundings, each at most u of the value it makes: pixel / 255, the mean, their difference (values below 1, then
-    divided by std): 3 u / std. The std, the quotient: 2 u X, with X the largest result. Each of the two products with
-    the interpolation matrix rounds both operands, the product and its sum of two, and the result: 5 u X.
-    """
-    images = _batch(spec, 0).images.copy()
-    images[0], images[1] = 0, 255
-    exact = reference.preprocess(spec, images, np.dtype(np.float64))
-    found = backend.to_numpy(backend.preprocess(backend.to_device(images, None)))
-    largest = float(np.max(np.abs(exact)))
-    bound = (3 / min(spec.data.std) + 12 * largest) * unit_roundoff(precision)
-    error = float(np.max(np.abs(found - exact))) if found.shape == exact.shape else math.inf
-    return _check("preprocess", error, bound, f"largest error of a pixel, among values up to {largest:.2f}")
-
-
-def _check_answers(
-    backend: Backend, spec: Spec, precision: str, expected: Golden, progress: Progress
-) -> Iterator[Check]:
-    """The answers that the reference has given as well."""
-    done = 0
-
-    def tick(text: str) -> None:
-        nonlocal done
-        progress(0.9 * done / QUESTIONS, text)
-        done += 1
-
-    for name, answer in _answers(BackendSubject(backend), spec, tick):
-        if name == KEY_BIASES:
-            yield _key_bias_check(spec, np.asarray(answer))
-            continue
-        bounds = _bounds(name, spec, precision, expected[f"{name}/{precision}"], backend.group.size)
-        if isinstance(answer, np.ndarray):
-            metric, detail = METRICS[name]
-            yield _check(name, metric(answer.astype(np.float64), expected[f"{name}/value"]), float(bounds), detail)
-        else:
-            yield _group_check(name, spec, answer, expected, bounds)
-
-
-def _bounds(name: str, spec: Spec, precision: str, sensitivity: np.ndarray, ranks: int) -> np.ndarray:
-    """Bound of each relative error: no answer is better than its own rounding, and a trace follows the clipping.
-
-    A trace of several ranks follows the averaging of their gradients as well: at most one float32 rounding for each
-    rank after the first, of partial sums that are no larger than the sum of sizes.
-    """
-    in_float32 = name in ("trace, loss", "trace, gradient norm", "trace, learning rate")
-    rounding = unit_roundoff("fp32" if in_float32 else precision)
-    per_gradient = norm_rounding(spec) + (ranks - 1) * unit_roundoff("fp32")
-    per_trace = per_gradient * name.startswith("trace") * (2 if name == "trace, second moments" else 1)
-    return np.asarray(headroom(spec, precision) * np.maximum(sensitivity, rounding) + per_trace)
+def _group_check(name: str, spec: Spec, values: Params, expected: Golden, bounds: np.ndarray) -> Check:
+    errors = {}
+    for i, (parameter, shape) in enumerate(params.shapes(spec).items()):
+        errors[parameter] = math.inf
+        if parameter in values and values[parameter].shape == shape:
+            difference = projections(parameter, values[parameter]) - expected[f"{name}/projections"][i]
+            errors[parameter] = float(np.sqrt(np.mean(difference**2)) / expected[f"{name}/norms"][i])
+    return _worst(name, errors, dict(zip(errors, map(float, bounds), strict=True)))
 
 
 def _worst(name: str, errors: dict[str, float], bounds: dict[str, float]) -> Check:
@@ -202,24 +195,19 @@ def _worst(name: str, errors: dict[str, float], bounds: dict[str, float]) -> Che
     return _check(name, errors[worst], bounds[worst], detail)
 
 
-def _group_check(name: str, spec: Spec, values: Params, expected: Golden, bounds: np.ndarray) -> Check:
-    errors = {}
-    for i, (parameter, shape) in enumerate(params.shapes(spec).items()):
-        errors[parameter] = math.inf
-        if parameter in values and values[parameter].shape == shape:
-            apart = _projections(parameter, values[parameter]) - expected[f"{name}/projections"][i]
-            errors[parameter] = float(np.sqrt(np.mean(apart**2)) / expected[f"{name}/norms"][i])
-    return _worst(name, errors, dict(zip(errors, map(float, bounds), strict=True)))
-
-
 def _key_bias_check(spec: Spec, updates: np.ndarray) -> Check:
-    """Biases of attention keys may move by AdamW's largest step: (1 - beta1) / sqrt(1 - beta2), at least 1, times the
-    learning rate (Kingma and Ba, arXiv 1412.6980, section 2.1). Why nothing more can be said: _pop_key_bias.
+    """Biases of attention keys may move by no more than AdamW's largest steps.
+
+    Such a step is (1 - beta1) / sqrt(1 - beta2), at least 1, times the learning rate (Kingma and Ba, arXiv 1412.6980,
+    section 2.1). Why nothing more can be said: questions.pop_key_bias.
     """
     o = spec.optimizer
-    figure = float(np.max(np.abs(updates))) / sum(_learning_rates(spec))
+    figure = float(np.max(np.abs(updates))) / sum(learning_rates(spec))
     detail = "largest update, in units of the sum of learning rates; any such update is noise"
     return _check(KEY_BIASES, figure, max(1.0, (1 - o.beta1) / math.sqrt(1 - o.beta2)), detail)
+
+
+# --- The optimiser alone.
 
 
 def _check_weight_decay(backend: Backend, spec: Spec) -> Check:
@@ -230,17 +218,17 @@ def _check_weight_decay(backend: Backend, spec: Spec) -> Check:
     none larger than 2 u of what it leaves, as the learning rate is chosen to halve the decayed parameters.
     """
     o, norm = spec.optimizer, ("norm.weight", "norm.bias")
-    before = _large(spec)
+    before = large_weights(spec)
     before |= {name: np.zeros_like(before[name]) for name in norm}
     lr = 0.5 / o.weight_decay if o.weight_decay else 1.0
     backend.load_params(before)
-    BackendSubject(backend).step(_batch(spec, 0), lr)
+    BackendSubject(backend).step(probe_batch(spec, 0), lr)
     after = backend.export_params()
     errors = {}
     for name, value in before.items():
         if name not in (*norm, "head.bias"):
             decay = o.weight_decay if params.has_decay(name, value.shape) else 0.0
-            errors[name] = _relative(after[name], value.astype(np.float64) * (1 - lr * decay))
+            errors[name] = relative_error(after[name], value.astype(np.float64) * (1 - lr * decay))
     return _worst("weight decay", errors, dict.fromkeys(errors, 8 * unit_roundoff("fp32")))
 
 
@@ -250,18 +238,46 @@ def _check_adamw(backend: Backend, spec: Spec) -> Check:
     The targets are nearly flat and the gradients small, so that eps shows. About 10 roundings to float32 make the
     step, 3 more its sum with the decayed parameter, each of up to u of the parameter.
     """
-    lr, u = max(_learning_rates(spec)), unit_roundoff("fp32")
+    lr, u = max(learning_rates(spec)), unit_roundoff("fp32")
     before = params.initial(spec)
     backend.load_params(before)
-    BackendSubject(backend).step(_batch(spec, 1), lr)
+    BackendSubject(backend).step(probe_batch(spec, 1), lr)
     after = {key: value.astype(np.float64) for key, value in backend.export_state().items()}
     errors, bounds = {}, {}
     for name, value in before.items():
         p, m, v = value.astype(np.float64), after[f"m/{name}"], after[f"v/{name}"]
         step = reference.updated(spec.optimizer, name, p, m, v, 1, lr) - p
-        errors[name] = _relative(after[f"param/{name}"] - p, step)
+        errors[name] = relative_error(after[f"param/{name}"] - p, step)
         bounds[name] = (10 + 3 * float(np.linalg.norm(p) / np.linalg.norm(step))) * u
     return _worst("AdamW", errors, bounds)
+
+
+# --- The precision of products.
+
+
+def _check_precision(backend: Backend, spec: Spec, precision: str) -> Iterator[Check]:
+    """Bits that matrix products keep: 24 in float32, 11 in TF32 and float16, 8 in bfloat16.
+
+    In training they are read off the gradient of head.weight, an outer product with norm.bias. As the gradients
+    themselves are rounded, twice at most in the ratio of two of them, the last 3 bits do not show.
+    """
+    exponents = np.arange(1, min(SIGNIFICAND_BITS["fp32"], spec.model.dim - 1))
+    n = len(exponents)
+    wanted = min(SIGNIFICAND_BITS[precision], n + 1)
+    backend.load_params(_significand_weights(spec, exponents))
+    batch = probe_batch(spec, 0)
+    on_device = backend.to_device(batch.images, batch.targets)
+    kept = np.all(backend.to_numpy(backend.infer(on_device))[:, : 2 * n] == 2.0 ** -np.tile(exponents, 2), axis=0)
+    bits = [1 + _leading(kept[:n]), 1 + _leading(kept[n:])]
+    detail = f"bits off {wanted}: matrix products keep {bits[0]} bits of a weight and {bits[1]} of an activation"
+    yield _check("precision, inference", max(abs(b - wanted) for b in bits), 0, detail)
+
+    gradient = backend.gradients(on_device)["head.weight"].astype(np.float64)
+    row = gradient[np.argmax(np.abs(gradient[:, 0]))]
+    ratio = row[1 : n + 1] / row[0] - 1
+    trained = 1 + _leading(np.abs(ratio - 2.0**-exponents) < 0.5 * 2.0**-exponents)
+    detail = f"bits off {wanted}: matrix products keep {trained} bits or up to 3 more of an activation"
+    yield _check("precision, training", abs(trained - wanted), 3, detail)
 
 
 def _significand_weights(spec: Spec, exponents: np.ndarray) -> Params:
@@ -286,33 +302,13 @@ def _leading(true: np.ndarray) -> int:
     return int(np.argmin(np.append(true, False)))
 
 
-def _check_precision(backend: Backend, spec: Spec, precision: str) -> Iterator[Check]:
-    """Bits that matrix products keep: 24 in float32, 11 in TF32 and float16, 8 in bfloat16.
-
-    In training they are read off the gradient of head.weight, an outer product with norm.bias. As the gradients
-    themselves are rounded, twice at most in the ratio of two of them, the last 3 bits do not show.
-    """
-    exponents = np.arange(1, min(SIGNIFICAND_BITS["fp32"], spec.model.dim - 1))
-    n = len(exponents)
-    wanted = min(SIGNIFICAND_BITS[precision], n + 1)
-    backend.load_params(_significand_weights(spec, exponents))
-    batch = _batch(spec, 0)
-    on_device = backend.to_device(batch.images, batch.targets)
-    kept = np.all(backend.to_numpy(backend.infer(on_device))[:, : 2 * n] == 2.0 ** -np.tile(exponents, 2), axis=0)
-    bits = [1 + _leading(kept[:n]), 1 + _leading(kept[n:])]
-    detail = f"bits off {wanted}: matrix products keep {bits[0]} bits of a weight and {bits[1]} of an activation"
-    yield _check("precision, inference", max(abs(b - wanted) for b in bits), 0, detail)
-
-    gradient = backend.gradients(on_device)["head.weight"].astype(np.float64)
-    row = gradient[np.argmax(np.abs(gradient[:, 0]))]
-    ratio = row[1 : n + 1] / row[0] - 1
-    trained = 1 + _leading(np.abs(ratio - 2.0**-exponents) < 0.5 * 2.0**-exponents)
-    detail = f"bits off {wanted}: matrix products keep {trained} bits or up to 3 more of an activation"
-    yield _check("precision, training", abs(trained - wanted), 3, detail)
+# --- The clock's premise: `synchronize` waits.
 
 
 MIN_WORK = 0.05
 """Seconds of work that is queued before `synchronize` is tried: long beside a transfer of the result."""
+WAIT_BOUND = 0.1
+"""Largest share of the work that may seem left; what is seen beyond is not the jitter of two reads."""
 ATTEMPTS = 5
 MATMUL_SIZE = 1024
 
@@ -320,7 +316,7 @@ MATMUL_SIZE = 1024
 def _check_synchronize(backend: Backend, spec: Spec, clock: Clock) -> Iterator[Check]:
     """Whether `synchronize` returns no sooner than the work is done, for each kind of work that is timed."""
     backend.load_params(params.initial(spec))
-    host = _batch(spec, 0)
+    host = probe_batch(spec, 0)
     batch = backend.to_device(host.images, host.targets)
     kinds: dict[str, Callable[[], Handle]] = {
         "training steps": lambda: backend.train_step(batch, 0.0),
@@ -351,7 +347,7 @@ def _check_waits(kind: str, backend: Backend, dispatch: Callable[[], Handle], cl
         start = clock()
         backend.to_numpy(queue(count))
         seconds = clock() - start
-        enough = bool(shared_ranks.decided(group, seconds >= MIN_WORK))
+        enough = bool(ranks.decided(group, seconds >= MIN_WORK))
         count *= 1 if enough else 2
     shares, dispatched = [], []
     for _ in range(ATTEMPTS):
@@ -366,11 +362,19 @@ def _check_waits(kind: str, backend: Backend, dispatch: Callable[[], Handle], cl
         second_read = clock()
         left = (first_read - synchronized) - (second_read - first_read)
         shares.append(max(0.0, left) / (first_read - start))
-        if max(shared_ranks.gathered_values(group, min(shares))) <= WAIT_BOUND:
+        if max(ranks.gathered_values(group, min(shares))) <= WAIT_BOUND:
             break
     detail = f"share left of {count} dispatches in {1e3 * dispatched[-1]:.3g} of {1e3 * seconds:.3g} ms"
     return _check(f"synchronize, {kind}", min(shares), WAIT_BOUND, detail)
 
 
-WAIT_BOUND = 0.1
-"""Largest share of the work that may seem left; what is seen beyond is not the jitter of two reads."""
+# --- Several ranks.
+
+
+def _check_ranks(backend: Backend, checks: list[Check]) -> Check:
+    """Ranks that failed a check of their own, or whose parameters after all steps are not rank 0's, bit for bit."""
+    passed = all(check.passed for check in checks)
+    reports = ranks.gathered_values(backend.group, [passed, params.fingerprint(backend.export_params())])
+    wrong = [rank for rank, (fine, checksum) in enumerate(reports) if not fine or checksum != reports[0][1]]
+    detail = f"ranks of {backend.group.size} that failed a check or differ from rank 0" + f": {wrong}" * bool(wrong)
+    return _check("ranks", len(wrong), 0, detail)

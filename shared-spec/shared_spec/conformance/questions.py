@@ -18,6 +18,8 @@ from shared_spec.workload.spec import Spec
 SEED = 3
 BATCH = 4
 STEPS = 20
+KEY_BIASES = "trace, key biases"
+"""The one answer that is not compared with the reference's, but has a largest size: see pop_key_bias."""
 
 
 # --- Inputs: made of raw Philox bits, so the same on every machine. ---
@@ -29,7 +31,7 @@ def _bits(label: str, count: int) -> np.ndarray:
     return random_bits(SEED, "probe", index, count)
 
 
-def _bytes(label: str, count: int) -> np.ndarray:
+def random_bytes(label: str, count: int) -> np.ndarray:
     """uint8 [count] of the random stream that `label` names."""
     return _bits(label, -(-count // 8)).view(np.uint8)[:count]
 
@@ -40,20 +42,20 @@ def _uniform(label: str, shape: tuple[int, ...], rms: float) -> np.ndarray:
     return ((2 * unit - 1) * math.sqrt(3) * rms).astype(np.float32).reshape(shape)
 
 
-def _batch(spec: Spec, step: int) -> HostBatch:
+def probe_batch(spec: Spec, step: int) -> HostBatch:
     """BATCH images of noise, with targets that are sharp in even steps and nearly flat in odd ones.
 
     Gradients of even steps are therefore several times those of odd ones, so that AdamW, which does not see the
     scale of all gradients together, does see whether each step was clipped.
     """
     side = spec.data.image_size
-    images = _bytes(f"images {step}", BATCH * side * side * 3).reshape(BATCH, side, side, 3)
+    images = random_bytes(f"images {step}", BATCH * side * side * 3).reshape(BATCH, side, side, 3)
     labels = (_bits(f"labels {step}", BATCH) % np.uint64(spec.model.classes)).astype(np.intp)
     smoothing = 0.95 if step % 2 else spec.data.label_smoothing
     return HostBatch(images, soft_targets(labels, spec.model.classes, smoothing))
 
 
-def _large(spec: Spec) -> Params:
+def large_weights(spec: Spec) -> Params:
     """Weights so large that every product, LayerNorm and bias counts.
 
     A matrix multiplies the size of its input by 1.6: attention scores are spread by 1.6^2 = 2.6, so that softmax
@@ -70,25 +72,25 @@ def _large(spec: Spec) -> Params:
     return values
 
 
-def _small_variance(spec: Spec) -> Params:
+def small_variance_weights(spec: Spec) -> Params:
     """The large weights, but all that is added to the residual stream shrunk by sqrt(eps).
 
     LayerNorm undoes such a factor, were it not for its eps, which now is of the variance's own size.
     """
     factor = np.float32(math.sqrt(spec.model.layer_norm_eps))
     writers = ("cls_token", "pos_embed", "patch_embed.proj", "attn.proj", "mlp.fc2")
-    values = _large(spec)
+    values = large_weights(spec)
     return {name: v * factor if any(writer in name for writer in writers) else v for name, v in values.items()}
 
 
 CASES: dict[str, Callable[[Spec], Params]] = {
     "initial weights": params.initial,
-    "large weights": _large,
-    "small variance": _small_variance,
+    "large weights": large_weights,
+    "small variance": small_variance_weights,
 }
 
 
-def _learning_rates(spec: Spec) -> list[float]:
+def learning_rates(spec: Spec) -> list[float]:
     """The schedule over STEPS steps of BATCH images: a quarter of them warm-up, and the peak of the reference batch."""
     short = spec.changed(
         training=spec.training.changed(epochs=1),
@@ -137,7 +139,7 @@ class ReferenceSubject:
             return self._state.params
         result: Params = {}
         for name, value in self._state.params.items():
-            bits = np.unpackbits(_bytes(f"perturbation {name}", -(-value.size // 8)))[: value.size]
+            bits = np.unpackbits(random_bytes(f"perturbation {name}", -(-value.size // 8)))[: value.size]
             result[name] = value * (1 + self.u * (1 - 2.0 * bits.reshape(value.shape)))
         return result
 
@@ -211,14 +213,14 @@ class BackendSubject:
 Answer = np.ndarray | Params
 """A whole array, or a value for each parameter by name."""
 QUESTIONS = 2 * len(CASES) + STEPS
-"""How often `_answers` calls its `tick`."""
+"""How often `answers` calls its `tick`."""
 
 
-def _answers(subject: Subject, spec: Spec, tick: Callable[[str], None]) -> Iterator[tuple[str, Answer]]:
+def answers(subject: Subject, spec: Spec, tick: Callable[[str], None]) -> Iterator[tuple[str, Answer]]:
     """Everything that is compared, by the name of its check."""
     for case, make in CASES.items():
         subject.load(make(spec))
-        batch = _batch(spec, 0)
+        batch = probe_batch(spec, 0)
         tick(f"logits, {case}")
         yield f"logits, {case}", subject.logits(batch)
         tick(f"gradients, {case}")
@@ -230,9 +232,9 @@ def _trace_answers(subject: Subject, spec: Spec, tick: Callable[[str], None]) ->
     first = params.initial(spec)
     subject.load(first)
     losses, norms, biases = [], [], [first["head.bias"]]
-    for step, lr in enumerate(_learning_rates(spec)):
+    for step, lr in enumerate(learning_rates(spec)):
         tick(f"training step {step + 1} of {STEPS}")
-        loss, norm = subject.step(_batch(spec, step), lr)
+        loss, norm = subject.step(probe_batch(spec, step), lr)
         losses.append(loss)
         norms.append(norm)
         biases.append(subject.parameters()["head.bias"])
@@ -244,19 +246,16 @@ def _trace_answers(subject: Subject, spec: Spec, tick: Callable[[str], None]) ->
     yield "trace, second moments", v
     last = subject.parameters()
     updates = {name: last[name].astype(np.float64) - value for name, value in first.items()}
-    yield KEY_BIASES, np.array([_pop_key_bias(spec, value) for name, value in updates.items() if _has_key_bias(name)])
+    yield KEY_BIASES, np.array([pop_key_bias(spec, value) for name, value in updates.items() if _has_key_bias(name)])
     yield "trace, parameters", updates
-    yield "trace, logits", subject.logits(_batch(spec, 0))
-
-
-KEY_BIASES = "trace, key biases"
+    yield "trace, logits", subject.logits(probe_batch(spec, 0))
 
 
 def _has_key_bias(name: str) -> bool:
     return name.endswith("attn.qkv.bias")
 
 
-def _pop_key_bias(spec: Spec, qkv_bias: np.ndarray) -> np.ndarray:
+def pop_key_bias(spec: Spec, qkv_bias: np.ndarray) -> np.ndarray:
     """The keys' third of a qkv bias, [D], which is replaced by zeros.
 
     Softmax does not change when one number is added to all scores of a query, so the gradient of a key's bias is

@@ -1,4 +1,4 @@
-"""CIFAR-100 (Krizhevsky 2009, python version): find, fetch, verify and read it; and a synthetic stand-in.
+"""CIFAR-100 (Krizhevsky 2009, python version): find, fetch, verify and read it.
 
 The three official files are pickles. They are read only after their MD5 has been checked, from the very bytes
 that were checked, and by an unpickler that knows three names and can call nothing else.
@@ -9,24 +9,22 @@ import io
 import os
 import pickle
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from shared_spec import files
+from shared_spec.data import synthetic
+from shared_spec.data.dataset import CLASSES, Dataset, Identity
+from shared_spec.data.synthetic import SYNTHETIC
 from shared_spec.errors import UserError
-from shared_spec.workload.random_bits import random_bits
 from shared_spec.workload.spec import Spec
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 ARCHIVE_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
-CLASSES = 100
-SYNTHETIC: Literal["synthetic"] = "synthetic"
-"""The value of --data that asks for the stand-in."""
 
 _REMEDY = f"get it anew from {URL}."
 _FOLDER = "cifar-100-python"
@@ -57,36 +55,6 @@ class Unavailable(UserError):
     """CIFAR-100 is not on this machine, nobody said where it is, and it could not be downloaded."""
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Images and fine labels, in the official order.
-
-    Attributes:
-        train_images, test_images: uint8 [N, 32, 32, 3], RGB.
-        train_labels, test_labels: int64 [N], 0 to 99.
-        checksums: MD5 by file name for CIFAR-100; "synthetic_sha256", over all four arrays, for the stand-in.
-    """
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    source: Literal["cifar-100", "synthetic"]
-    checksums: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Which data it is.
-
-    Attributes:
-        checksums: as in `Dataset`.
-    """
-
-    source: Literal["cifar-100", "synthetic"]
-    checksums: dict[str, str]
-
-
 def locate(data: str | None, progress: bool) -> Path | None:
     """Find the folder with the official files, fetching or extracting them where need be.
 
@@ -114,7 +82,7 @@ def locate(data: str | None, progress: bool) -> Path | None:
 
 def load(folder: Path | None, spec: Spec) -> Dataset:
     """The dataset of `locate`'s answer: CIFAR-100 from `folder`, the stand-in for None."""
-    return synthetic(spec) if folder is None else read(folder)
+    return synthetic.dataset(spec) if folder is None else read(folder)
 
 
 def identity(folder: Path | None, spec: Spec) -> Identity:
@@ -124,11 +92,7 @@ def identity(folder: Path | None, spec: Spec) -> Identity:
         UserError: a file is missing, unreadable, or not the official one.
     """
     if folder is None:
-        train_labels, test_labels = (_synthetic_labels(n) for n in (spec.data.train_images, spec.data.test_images))
-        train, test = (train_labels, _TRAIN_BLOCK), (test_labels, _TEST_BLOCK)
-        return _synthetic_identity(
-            chain(_synthetic_blocks(*train), [train_labels], _synthetic_blocks(*test), [test_labels])
-        )
+        return synthetic.identity(spec)
     for name in FILES:
         _verify_file(folder, name)
     return Identity("cifar-100", _checksums())
@@ -139,7 +103,7 @@ def _checksums() -> dict[str, str]:
 
 
 def _cache() -> Path:
-    import pooch  # late: only who downloads needs it, and it takes 20 ms
+    import pooch  # noqa: PLC0415  (only who downloads needs it, and it takes 20 ms)
 
     return Path(pooch.os_cache("deit-bench"))
 
@@ -165,7 +129,7 @@ def _files_in(folder: Path) -> int:
 
 
 def _download(progress: bool) -> Path:
-    import pooch
+    import pooch  # noqa: PLC0415  (as above)
 
     pooch.get_logger().setLevel("INFO" if progress else "WARNING")
     downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT)
@@ -359,56 +323,3 @@ def read(folder: Path) -> Dataset:
     train_images, train_labels = _interpret(contents.pop("train"), "train", str(folder / "train"))
     test_images, test_labels = _interpret(contents.pop("test"), "test", str(folder / "test"))
     return Dataset(train_images, train_labels, test_images, test_labels, "cifar-100", _checksums())
-
-
-_NOISE_BLOCK = 1_000
-"""Images of the stand-in whose noise comes from one Philox stream."""
-_TRAIN_BLOCK, _TEST_BLOCK = 1, 1_000
-"""Numbers of the first streams of either part."""
-
-
-def _patterns() -> np.ndarray:
-    """One for each class: 4 x 4 coloured squares of 8 pixels, at half brightness, uint8 [100, 32, 32, 3]."""
-    cells = random_bits(0, "synthetic", 0, CLASSES * 4 * 4 * 3 // 8).view(np.uint8).reshape(CLASSES, 4, 4, 3)
-    return (cells >> 1).repeat(8, axis=1).repeat(8, axis=2)
-
-
-def _synthetic_labels(count: int) -> np.ndarray:
-    return np.arange(count, dtype=np.int64) % CLASSES
-
-
-def _synthetic_blocks(labels: np.ndarray, first_block: int) -> Iterator[np.ndarray]:
-    """Half the class's pattern and half noise, uint8 [n, 32, 32, 3] at a time, in the order of the labels."""
-    patterns = _patterns()
-    for block, start in enumerate(range(0, len(labels), _NOISE_BLOCK), first_block):
-        images = patterns[labels[start : start + _NOISE_BLOCK]]
-        images += random_bits(0, "synthetic", block, images.size // 8).view(np.uint8).reshape(images.shape) >> 1
-        yield images
-
-
-def _synthetic_images(labels: np.ndarray, first_block: int) -> np.ndarray:
-    images = np.empty((len(labels), 32, 32, 3), np.uint8)
-    for i, block in enumerate(_synthetic_blocks(labels, first_block)):
-        images[i * _NOISE_BLOCK :][: len(block)] = block
-    return images
-
-
-def _synthetic_identity(arrays: Iterable[np.ndarray]) -> Identity:
-    """Identity of a stand-in by its arrays, or by pieces of them in their order."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-    return Identity(SYNTHETIC, {"synthetic_sha256": digest.hexdigest()})
-
-
-def synthetic(spec: Spec) -> Dataset:
-    """A stand-in of CIFAR-100's shapes and types, bit-identical on every machine, that a model can learn.
-
-    Each of 100 classes is a pattern of 4 x 4 coloured squares of 8 pixels, under as much uniform noise. Label i is
-    i mod 100; image i does not depend on how many there are. As many images as `spec` uses, and no more.
-    """
-    train_labels, test_labels = (_synthetic_labels(n) for n in (spec.data.train_images, spec.data.test_images))
-    train_images = _synthetic_images(train_labels, _TRAIN_BLOCK)
-    test_images = _synthetic_images(test_labels, _TEST_BLOCK)
-    identity = _synthetic_identity((train_images, train_labels, test_images, test_labels))
-    return Dataset(train_images, train_labels, test_images, test_labels, identity.source, identity.checksums)

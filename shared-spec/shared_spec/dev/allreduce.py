@@ -64,17 +64,17 @@ def report(make: Callable[[], Backend], spec: Spec, all_reduce: AllReduce, image
     pixels = np.random.default_rng(group.rank).integers(0, 256, (images, *[spec.data.image_size] * 2, 3), np.uint8)
     batch = backend.to_device(pixels, soft_targets(np.arange(images) % 100, 100, 0.1))
     shared, alone = _stepper(backend, spec, group, batch), _stepper(local, spec, ALONE, batch)
-    found: dict[str, list[float]] = {"with": [], "without": []}
+    step_times: dict[str, list[float]] = {"with": [], "without": []}
     for round_ in range(rounds + 1):
         for name, stepper in (("with", shared), ("without", alone)):
             ranks.decided(group, 0)
             seconds = stepper.block(1).seconds
             if round_:  # the first compiles
-                found[name].append(seconds)
-    for name, times in found.items():
+                step_times[name].append(seconds)
+    for name, times in step_times.items():
         each = " ".join(f"{1e3 * time:.0f}" for time in times)
         lines.append(f"step {name} exchange, {images} images a rank: median {1e3 * median(times):.0f} ms of ({each})")
-    added = sorted(1e3 * (a - b) for a, b in zip(found["with"], found["without"], strict=True))
+    added = sorted(1e3 * (a - b) for a, b in zip(step_times["with"], step_times["without"], strict=True))
     lines.append(
         f"what the exchange adds: median {median(added):.0f} ms of pairs from {added[0]:.0f} to {added[-1]:.0f}"
     )

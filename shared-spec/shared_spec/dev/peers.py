@@ -24,14 +24,15 @@ import numpy as np
 
 from shared_spec import files
 from shared_spec.backend import Batch, Handle
-from shared_spec.data import cifar100
+from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.errors import UserError
-from shared_spec.machine import facts as machine_facts
+from shared_spec.machine import facts, provenance
 from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
-from shared_spec.workload import params as workload_params
+from shared_spec.results import privacy
+from shared_spec.workload import params
 from shared_spec.workload.spec import PRECISIONS, Spec, load_spec, parse_spec
 
 TASKS = ("train", "latency")
@@ -56,23 +57,36 @@ class Contender(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+Build = Callable[[Spec, str, str], Contender]
+
+
 @dataclass(frozen=True)
 class Peer:
     """A public implementation.
 
     Attributes:
         build: (spec, device, precision) -> Contender; runs in the peer's own process and imports its framework there.
+        script: that calls `serve` for this peer, where it is not the script that names the peer; `build` is not used then.
         python: folder of its virtual environment beside the script; empty for the package's own.
         devices: where it can run.
         tasks: what it can do.
         same_values: whether it computes the specified model from the specified initial values, and is held to it.
     """
 
-    build: Callable[[Spec, str, str], Contender]
+    build: Build | None = None
+    script: Path | None = None
     python: str = ""
     devices: tuple[str, ...] = ()
     tasks: tuple[str, ...] = TASKS
     same_values: bool = True
+
+
+TIMM = Path(__file__).parents[2] / "benchmarks" / "timm_peer.py"
+
+
+def timm_peers(python: str, suffix: str = "", devices: tuple[str, ...] = ()) -> dict[str, Peer]:
+    """timm eager and compiled, in the virtual environment `python`, by a script of no platform's."""
+    return {f"timm-{how}{suffix}": Peer(script=TIMM, python=python, devices=devices) for how in ("eager", "compile")}
 
 
 def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
@@ -91,8 +105,8 @@ def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 def _stepper(contender: Contender, spec: Spec, task: str, batch_size: int) -> tuple[Stepper, list[float]]:
     """What is timed, and a few numbers that tell whether the contender computes the specified model."""
-    data = cifar100.synthetic(spec)
-    contender.load_params(workload_params.initial(spec))
+    data = synthetic.dataset(spec)
+    contender.load_params(params.initial(spec))
     if task == "latency":
         images = data.test_images[:batch_size]
 
@@ -111,8 +125,13 @@ def _stepper(contender: Contender, spec: Spec, task: str, batch_size: int) -> tu
     return Stepper(train, contender.synchronize, spec.measuring, monotonic), losses
 
 
-def _serve(build: Callable[[Spec, str, str], Contender], job: dict[str, Any]) -> None:
-    """Answer each number of steps on standard input with the seconds they took, a line of JSON each."""
+def serve(build: Build, job: dict[str, Any]) -> None:
+    """Answer each number of steps on standard input with the seconds they took, a line of JSON each.
+
+    Args:
+        build: of the contender whose process this is.
+        job: what --job has brought, setting.
+    """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever frameworks print goes with the errors
 
@@ -132,7 +151,7 @@ def _serve(build: Callable[[Spec, str, str], Contender], job: dict[str, Any]) ->
         reply(stepper.block(int(line)).step_seconds)
 
 
-def _ours(platform: Platform, engine: str) -> Callable[[Spec, str, str], Contender]:
+def _ours(platform: Platform, engine: str) -> Build:
     def build(spec: Spec, device: str, precision: str) -> Contender:
         module, _, name = platform.backend.partition(":")
         made: Contender = getattr(importlib.import_module(module), name)(spec, device, precision, engine)
@@ -160,8 +179,8 @@ class _Process:
         if not line:
             self._process.wait()
             words = Path(self._log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["none"]
-            told = next((line for line in reversed(words) if re.match(r"[\w.]+(Error|Exception)\b", line)), words[-1])
-            raise UserError(f"a contender's process ended; its words: {told.strip()}")
+            last = next((line for line in reversed(words) if re.match(r"[\w.]+(Error|Exception)\b", line)), words[-1])
+            raise UserError(f"a contender's process ended; its words: {last.strip()}")
         return json.loads(line)
 
     @staticmethod
@@ -207,8 +226,9 @@ def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, s
     processes: list[_Process] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for who, python in ((OURS, sys.executable), (name, _python(script, peer))):
-                command = [python, str(script), "--contender", who, "--job", json.dumps(job)]
+            theirs_by = (name, _python(script, peer), peer.script or script)
+            for who, python, by in ((OURS, sys.executable, script), theirs_by):
+                command = [python, str(by), "--contender", who, "--job", json.dumps(job)]
                 processes.append(_Process(command, env, Path(folder) / "log"))
             ours, theirs = processes
             if peer.same_values:
@@ -249,9 +269,9 @@ def _read(path: Path) -> list[Any]:
 
 
 def _write(path: Path, platform: Platform, spec: Spec, duels: list[Any]) -> None:
-    machine = machine_facts.collect()
-    commit, clean = machine_facts.git_state(Path(__file__).parent)
-    facts = ("system", "machine", "cpu_name", "cpu_flags", "cpu_physical_cores", "memory_bytes")
+    machine = facts.collect()
+    commit, clean = provenance.git_state(Path(__file__).parent)
+    identity = ("system", "machine", "cpu_name", "cpu_flags", "cpu_physical_cores", "memory_bytes")
     content = {
         "format": FORMAT,
         "created": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -259,10 +279,10 @@ def _write(path: Path, platform: Platform, spec: Spec, duels: list[Any]) -> None
         "spec_sha256": spec.fingerprint,
         "git_commit": commit,
         "git_clean": clean,
-        "machine": {key: machine[key] for key in facts},
+        "machine": {key: machine[key] for key in identity},
         "duels": duels,
     }
-    files.write(path, machine_facts.scrub(content))
+    files.write(path, privacy.scrub(content))
 
 
 def table(duels: Sequence[Mapping[str, Any]]) -> str:
@@ -314,8 +334,10 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
         device: str, engine: str, spec_path: Path | None, out: Path | None, contender: str | None, job: str | None,
     ) -> None:  # fmt: skip
         if contender and job:
-            told = json.loads(job)
-            _serve(_ours(platform, told["engine"]) if contender == OURS else peers[contender].build, told)
+            setting = json.loads(job)
+            build = _ours(platform, setting["engine"]) if contender == OURS else peers[contender].build
+            assert build is not None  # a peer with a script of its own is not built here
+            serve(build, setting)
             return
         spec = load_spec(spec_path)
         duels = _read(out) if out else []

@@ -66,11 +66,11 @@ def logs(out: Path) -> str:
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """What `condition` returns as soon as that is true."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited for {seconds:.0f} s")
         time.sleep(0.05)
-    return found
+    return value
 
 
 def rank_process(parent: int, variable: str, rank: int) -> psutil.Process:
@@ -98,9 +98,9 @@ def kill_one_of_two(
     wait_for(lambda: list(out.glob(".runs/*/convergence-0.safetensors")))
     ranks = [find(parent.pid, rank) for rank in range(2)]
     ranks[1].kill()
-    said, _ = parent.communicate(timeout=60)
+    output, _ = parent.communicate(timeout=60)
     if parent.returncode != 1:
-        raise AssertionError(f"exit status {parent.returncode}: {said}")
+        raise AssertionError(f"exit status {parent.returncode}: {output}")
     _, alive = psutil.wait_procs(ranks, timeout=5)
     if any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in alive):
         raise AssertionError(f"still there: {alive}")

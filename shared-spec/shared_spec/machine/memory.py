@@ -14,6 +14,16 @@ WORDS = 64
 """More than rusage_info_v4 has."""
 
 
+def of_process(device: str) -> dict[str, int | None]:
+    """Figures by name; those that belong to another kind of device or system are left out."""
+    figures: dict[str, int | None] = {"host_peak": host_peak_bytes()}
+    if sys.platform == "darwin":
+        figures["footprint_peak"] = footprint_peak_bytes()
+    if device == "cuda":
+        figures["nvml_process"] = nvml.process_memory_bytes()
+    return figures
+
+
 def host_peak_bytes() -> int:
     """High-water resident set of this process; ru_maxrss counts KiB on Linux and bytes on macOS."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -27,13 +37,3 @@ def footprint_peak_bytes() -> int | None:
     words = (ctypes.c_uint64 * WORDS)()
     failed = ctypes.CDLL("/usr/lib/libSystem.dylib").proc_pid_rusage(os.getpid(), RUSAGE_INFO_V4, words)
     return None if failed else int(words[LIFETIME_MAX_FOOTPRINT]) or None
-
-
-def of_process(device: str) -> dict[str, int | None]:
-    """Figures by name; those that belong to another kind of device or system are left out."""
-    figures: dict[str, int | None] = {"host_peak": host_peak_bytes()}
-    if sys.platform == "darwin":
-        figures["footprint_peak"] = footprint_peak_bytes()
-    if device == "cuda":
-        figures["nvml_process"] = nvml.process_memory_bytes()
-    return figures

@@ -1,13 +1,15 @@
-"""NVIDIA GPUs as their driver tells of them through NVML (nvidia-ml-py): facts, state, memory of a process. No root is needed."""
+"""NVIDIA GPUs as their driver tells of them through NVML (nvidia-ml-py): facts, state, memory of a process.
 
+No root is needed.
+"""
+
+import ctypes
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
-
-from shared_spec.machine.energy.meter import NoMeter
 
 # nvml.h
 TEMPERATURE_GPU = 0
@@ -31,6 +33,22 @@ THROTTLE_REASONS = {
 Ask = Callable[..., Any]
 
 
+def has_nvidia_driver() -> bool:
+    """Whether an NVIDIA driver is installed, asked without any framework."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+# --- The GPU that is asked.
+
+
+class NoGpu(Exception):
+    """NVML cannot be asked of the GPU that CUDA uses; the text is the reason, and the command that helps."""
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One GPU and the module (pynvml) that answers for it."""
@@ -48,10 +66,11 @@ class Gpu:
 
     def limit_watts(self) -> float | None:
         """The power limit in force."""
-        return _thousandth(self.ask("nvmlDeviceGetEnforcedPowerLimit"))
+        return thousandth(self.ask("nvmlDeviceGetEnforcedPowerLimit"))
 
 
-def _thousandth(value: int | None) -> float | None:
+def thousandth(value: int | None) -> float | None:
+    """What NVML gives in mW or mJ, in W or J."""
     return None if value is None else value / 1000
 
 
@@ -59,12 +78,12 @@ def load() -> Any:
     """The NVML bindings.
 
     Raises:
-        NoMeter: they are not installed.
+        NoGpu: they are not installed.
     """
     try:
-        import pynvml
+        import pynvml  # noqa: PLC0415  (optional)
     except ImportError:
-        raise NoMeter("the NVML bindings are not installed: `pip install nvidia-ml-py`") from None
+        raise NoGpu("the NVML bindings are not installed: `pip install nvidia-ml-py`") from None
     return pynvml
 
 
@@ -72,18 +91,18 @@ def connect(nvml: Any, environ: Mapping[str, str]) -> Gpu:
     """The GPU that CUDA, started in `environ`, calls device 0.
 
     Raises:
-        NoMeter: there is none, NVML does not answer, or NVML cannot tell which one it is.
+        NoGpu: there is none, NVML does not answer, or NVML cannot tell which one it is.
     """
     try:
         nvml.nvmlInit()
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         index = _first_visible(nvml, handles, environ)
     except nvml.NVMLError as error:
-        raise NoMeter(f"NVML does not answer ({error}); `nvidia-smi` shows what is wrong") from None
+        raise NoGpu(f"NVML does not answer ({error}); `nvidia-smi` shows what is wrong") from None
     gpu = Gpu(nvml, handles[index], f"gpu {index}")
     mig = gpu.ask("nvmlDeviceGetMigMode")
     if mig is not None and mig[0] == MIG_ENABLED:
-        raise NoMeter(f"{gpu.name} is divided by MIG, and NVML meters only the whole board")
+        raise NoGpu(f"{gpu.name} is divided by MIG, and NVML meters only the whole board")
     return gpu
 
 
@@ -91,20 +110,27 @@ def _first_visible(nvml: Any, handles: list[Any], environ: Mapping[str, str]) ->
     """Index of CUDA's device 0: CUDA_VISIBLE_DEVICES names it by index or by the beginning of its UUID."""
     first = environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if first.startswith("MIG-"):
-        raise NoMeter("CUDA_VISIBLE_DEVICES names a MIG instance, and NVML meters only the whole board")
+        raise NoGpu("CUDA_VISIBLE_DEVICES names a MIG instance, and NVML meters only the whole board")
     if first.startswith("GPU-"):
-        found = [i for i, handle in enumerate(handles) if nvml.nvmlDeviceGetUUID(handle).startswith(first)]
+        chosen = [i for i, handle in enumerate(handles) if nvml.nvmlDeviceGetUUID(handle).startswith(first)]
     else:
-        found = [int(first)] if first.isdecimal() and int(first) < len(handles) else []
+        chosen = [int(first)] if first.isdecimal() and int(first) < len(handles) else []
         kinds = {nvml.nvmlDeviceGetName(handle) for handle in handles}
-        if found and len(kinds) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-            raise NoMeter(
+        if chosen and len(kinds) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+            raise NoGpu(
                 "CUDA numbers unlike GPUs by speed and NVML by slot, so it is open which one to meter: "
                 "`export CUDA_DEVICE_ORDER=PCI_BUS_ID`"
             )
-    if len(found) != 1:
-        raise NoMeter("no GPU is visible to CUDA (see CUDA_VISIBLE_DEVICES)")
-    return found[0]
+    if len(chosen) != 1:
+        raise NoGpu("no GPU is visible to CUDA (see CUDA_VISIBLE_DEVICES)")
+    return chosen[0]
+
+
+def _no_answer(function: str, *arguments: Any) -> None:
+    """Stands in for Gpu.ask where there is no GPU."""
+
+
+# --- What it is, how it is doing, and what this process takes of it.
 
 
 def facts(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -112,7 +138,7 @@ def facts(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str
     try:
         nvml = nvml or load()
         gpu: Gpu | None = connect(nvml, environ)
-    except NoMeter:
+    except NoGpu:
         gpu = None
     ask: Ask = gpu.ask if gpu else _no_answer
     memory, cuda = ask("nvmlDeviceGetMemoryInfo"), _of_system(gpu, "nvmlSystemGetCudaDriverVersion_v2")
@@ -123,7 +149,7 @@ def facts(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str
         "gpu_driver": _of_system(gpu, "nvmlSystemGetDriverVersion"),
         "gpu_driver_cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
         "gpu_memory_bytes": None if memory is None else memory.total,
-        "gpu_default_power_limit_watts": _thousandth(ask("nvmlDeviceGetPowerManagementDefaultLimit")),
+        "gpu_default_power_limit_watts": thousandth(ask("nvmlDeviceGetPowerManagementDefaultLimit")),
         "gpu_max_sm_clock_mhz": ask("nvmlDeviceGetMaxClockInfo", CLOCK_SM),
         "gpu_max_memory_clock_mhz": ask("nvmlDeviceGetMaxClockInfo", CLOCK_MEMORY),
         "gpu_ecc": None if ecc is None else bool(ecc[0]),
@@ -143,21 +169,6 @@ def _of_system(gpu: Gpu | None, function: str) -> Any:
         return None
 
 
-def process_memory_bytes(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> int | None:
-    """Memory of CUDA's device 0 that the driver books on this process now; None where it does not tell.
-
-    The figure holds what the framework reserved, the CUDA context and loaded code too. In a container NVML may know
-    processes by other numbers: a process that is on the GPU alone is this one all the same.
-    """
-    try:
-        running = connect(nvml or load(), environ).ask("nvmlDeviceGetComputeRunningProcesses") or []
-    except NoMeter:
-        return None
-    mine = [process for process in running if process.pid == os.getpid()] or (running if len(running) == 1 else [])
-    used: int | None = mine[0].usedGpuMemory if mine else None
-    return used
-
-
 def state(nvml: Any = None, environ: Mapping[str, str] = os.environ, own_processes: int = 0) -> dict[str, Any]:
     """Temperatures, clocks, throttle reasons, power, load and foreign processes of CUDA's device 0; None where unknown.
 
@@ -166,7 +177,7 @@ def state(nvml: Any = None, environ: Mapping[str, str] = os.environ, own_process
     """
     try:
         ask: Ask = connect(nvml or load(), environ).ask
-    except NoMeter:
+    except NoGpu:
         ask = _no_answer
     utilisation = ask("nvmlDeviceGetUtilizationRates")
     return {
@@ -175,15 +186,11 @@ def state(nvml: Any = None, environ: Mapping[str, str] = os.environ, own_process
         "gpu_sm_clock_mhz": ask("nvmlDeviceGetClockInfo", CLOCK_SM),
         "gpu_memory_clock_mhz": ask("nvmlDeviceGetClockInfo", CLOCK_MEMORY),
         "gpu_throttle_reasons": _throttle_reasons(ask),
-        "gpu_power_watts": _thousandth(ask("nvmlDeviceGetPowerUsage")),
-        "gpu_power_limit_watts": _thousandth(ask("nvmlDeviceGetEnforcedPowerLimit")),
+        "gpu_power_watts": thousandth(ask("nvmlDeviceGetPowerUsage")),
+        "gpu_power_limit_watts": thousandth(ask("nvmlDeviceGetEnforcedPowerLimit")),
         "gpu_utilisation_percent": None if utilisation is None else utilisation.gpu,
         "gpu_foreign_processes": _foreign_processes(ask, own_processes),
     }
-
-
-def _no_answer(function: str, *arguments: Any) -> None:
-    """Stands in for Gpu.ask where there is no GPU."""
 
 
 def _memory_temperature(ask: Ask) -> int | None:
@@ -209,3 +216,18 @@ def _foreign_processes(ask: Ask, own_processes: int) -> int | None:
     own = {this.pid, *(child.pid for child in this.children(recursive=True))}
     foreign = sum(process.pid not in own for process in running)
     return foreign if foreign < len(running) else max(0, foreign - own_processes)
+
+
+def process_memory_bytes(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> int | None:
+    """Memory of CUDA's device 0 that the driver books on this process now; None where it does not tell.
+
+    The figure holds what the framework reserved, the CUDA context and loaded code too. In a container NVML may know
+    processes by other numbers: a process that is on the GPU alone is this one all the same.
+    """
+    try:
+        running = connect(nvml or load(), environ).ask("nvmlDeviceGetComputeRunningProcesses") or []
+    except NoGpu:
+        return None
+    mine = [process for process in running if process.pid == os.getpid()] or (running if len(running) == 1 else [])
+    used: int | None = mine[0].usedGpuMemory if mine else None
+    return used

@@ -14,7 +14,7 @@ class Sampler:
 
     def start(self) -> None:
         self._ended.clear()
-        self._thread = threading.Thread(target=self._run, name="energy sampler", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ import psutil
 
 from shared_spec.machine import nvml
 from shared_spec.machine.energy.meter import Clock, Meter
+from shared_spec.machine.facts import Facts
 from shared_spec.machine.sampler import Sampler
 
 LOOK_SECONDS = 5.0
@@ -24,50 +25,6 @@ BUSY_PERCENT = 50
 """Clocks of the GPU count only while it is loaded at least so much; an idle one clocks down, rightly."""
 BUSY = ("user", "nice", "system", "irq", "softirq")
 THERMAL = Path("/sys/devices/system/cpu")
-
-Facts = dict[str, Any]
-
-
-def _own_cpu_seconds() -> float:
-    """Processor time of this process and of all its descendants that have ended."""
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def _throttle_events() -> int | None:
-    """How often processor cores were throttled for heat since the start of the system; None where Linux does not tell."""
-    counts = []
-    for path in THERMAL.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"):
-        try:
-            counts.append(int(path.read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            return None
-    return sum(counts) if counts else None
-
-
-class _Counters:
-    """What the system has counted up to now."""
-
-    def __init__(self, clock: Clock) -> None:
-        times = psutil.cpu_times()
-        self.at = clock()
-        self.busy = sum(getattr(times, name, 0.0) for name in BUSY)
-        self.stolen = getattr(times, "steal", None)
-        self.own = _own_cpu_seconds()
-        self.throttled = _throttle_events()
-        self.swap = psutil.swap_memory().used
-
-    def since(self, before: "_Counters") -> Facts:
-        """What happened in between, as shares of all cores' time and as counts."""
-        whole = max(self.at - before.at, 1e-9) * (psutil.cpu_count() or 1)
-        foreign = (self.busy - before.busy) - (self.own - before.own)
-        known = self.throttled is not None and before.throttled is not None
-        return {
-            "cpu_foreign_share": min(1.0, max(0.0, foreign / whole)),
-            "cpu_stolen_share": None if self.stolen is None else max(0.0, (self.stolen - before.stolen) / whole),
-            "cpu_throttle_events": self.throttled - before.throttled if known else None,  # type: ignore[operator]
-            "swap_grown_bytes": max(0, self.swap - before.swap),
-        }
 
 
 class Watch:
@@ -113,6 +70,48 @@ class Watch:
                 self.watts = self._looks[-1]["gpu_power_watts"]
 
 
+class _Counters:
+    """What the system has counted up to now: processor time, throttling and swap."""
+
+    def __init__(self, clock: Clock) -> None:
+        times = psutil.cpu_times()
+        self.at = clock()
+        self.busy = sum(getattr(times, name, 0.0) for name in BUSY)
+        self.stolen = getattr(times, "steal", None)
+        self.own = _own_cpu_seconds()
+        self.throttled = _throttle_events()
+        self.swap = psutil.swap_memory().used
+
+    def since(self, before: "_Counters") -> Facts:
+        """What happened in between, as shares of all cores' time and as counts."""
+        whole = max(self.at - before.at, 1e-9) * (psutil.cpu_count() or 1)
+        foreign = (self.busy - before.busy) - (self.own - before.own)
+        known = self.throttled is not None and before.throttled is not None
+        return {
+            "cpu_foreign_share": min(1.0, max(0.0, foreign / whole)),
+            "cpu_stolen_share": None if self.stolen is None else max(0.0, (self.stolen - before.stolen) / whole),
+            "cpu_throttle_events": self.throttled - before.throttled if known else None,  # type: ignore[operator]
+            "swap_grown_bytes": max(0, self.swap - before.swap),
+        }
+
+
+def _own_cpu_seconds() -> float:
+    """Processor time of this process and of all its descendants that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _throttle_events() -> int | None:
+    """How often processor cores were throttled for heat since the start of the system; None where Linux does not tell."""
+    counts = []
+    for path in THERMAL.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"):
+        try:
+            counts.append(int(path.read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            return None
+    return sum(counts) if counts else None
+
+
 def _of_gpu(looks: list[Facts]) -> Facts:
     """Extremes of what was seen of the GPU; None where it told nothing."""
 
@@ -120,7 +119,7 @@ def _of_gpu(looks: list[Facts]) -> Facts:
         return [look[name] for look in among if look[name] is not None]
 
     busy = [look for look in looks if (look["gpu_utilisation_percent"] or 0) >= BUSY_PERCENT]
-    reasons = [reason for found in seen("gpu_throttle_reasons", busy) for reason in found if reason != "gpu_idle"]
+    reasons = [reason for look in seen("gpu_throttle_reasons", busy) for reason in look if reason != "gpu_idle"]
     clocks = seen("gpu_sm_clock_mhz", busy)
     return {
         "gpu_looks": len(looks),
@@ -133,25 +132,6 @@ def _of_gpu(looks: list[Facts]) -> Facts:
     }
 
 
-def _objections(conditions: Facts) -> dict[str, str]:
-    """What may have spoilt a phase, in words by kind."""
-    found = {}
-    if (conditions.get("cpu_foreign_share") or 0) > FOREIGN_SHARE:
-        found["foreign"] = f"other processes took {conditions['cpu_foreign_share']:.0%} of the processor's time"
-    if (conditions.get("cpu_stolen_share") or 0) > STOLEN_SHARE:
-        share = conditions["cpu_stolen_share"]
-        found["stolen"] = f"the host of this virtual machine took away {share:.0%} of the processor's time"
-    if conditions.get("cpu_throttle_events"):
-        found["hot"] = f"the processor was throttled for heat {conditions['cpu_throttle_events']:,} times"
-    if (conditions.get("swap_grown_bytes") or 0) > SWAP_BYTES:
-        found["swap"] = f"memory was short: {conditions['swap_grown_bytes'] / 2**20:,.0f} MiB went to swap"
-    if conditions.get("gpu_throttle_reasons"):
-        found["gpu"] = f"the GPU's clock was held down: {', '.join(conditions['gpu_throttle_reasons'])}"
-    if conditions.get("gpu_foreign_processes"):
-        found["gpu foreign"] = f"{conditions['gpu_foreign_processes']} other processes were on the GPU"
-    return found
-
-
 def warnings(conditions: Mapping[str, Facts | None]) -> list[str]:
     """A sentence for each kind of disturbance, naming the phases; `conditions` are by title of the phase."""
     titles: dict[str, list[str]] = {}
@@ -160,5 +140,28 @@ def warnings(conditions: Mapping[str, Facts | None]) -> list[str]:
         for kind, text in _objections(facts or {}).items():
             titles.setdefault(kind, []).append(title)
             words.setdefault(kind, text)
-    more = {kind: f" (in {found[0]}; also in {', '.join(found[1:])})" for kind, found in titles.items() if found[1:]}
-    return [f"{text}{more.get(kind, f' in {titles[kind][0]}')}" for kind, text in words.items()]
+    return [f"{text}{_where(titles[kind])}" for kind, text in words.items()]
+
+
+def _where(titles: list[str]) -> str:
+    first, *others = titles
+    return f" (in {first}; also in {', '.join(others)})" if others else f" in {first}"
+
+
+def _objections(conditions: Facts) -> dict[str, str]:
+    """What may have spoilt a phase, in words by kind."""
+    objections = {}
+    if (conditions.get("cpu_foreign_share") or 0) > FOREIGN_SHARE:
+        objections["foreign"] = f"other processes took {conditions['cpu_foreign_share']:.0%} of the processor's time"
+    if (conditions.get("cpu_stolen_share") or 0) > STOLEN_SHARE:
+        share = conditions["cpu_stolen_share"]
+        objections["stolen"] = f"the host of this virtual machine took away {share:.0%} of the processor's time"
+    if conditions.get("cpu_throttle_events"):
+        objections["hot"] = f"the processor was throttled for heat {conditions['cpu_throttle_events']:,} times"
+    if (conditions.get("swap_grown_bytes") or 0) > SWAP_BYTES:
+        objections["swap"] = f"memory was short: {conditions['swap_grown_bytes'] / 2**20:,.0f} MiB went to swap"
+    if conditions.get("gpu_throttle_reasons"):
+        objections["gpu"] = f"the GPU's clock was held down: {', '.join(conditions['gpu_throttle_reasons'])}"
+    if conditions.get("gpu_foreign_processes"):
+        objections["gpu foreign"] = f"{conditions['gpu_foreign_processes']} other processes were on the GPU"
+    return objections

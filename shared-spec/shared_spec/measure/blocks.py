@@ -23,8 +23,6 @@ class Progress(Protocol):
 
     def __call__(self, done: float, text: str, **figures: float) -> None: ...
 
-    def __hash__(self) -> int: ...
-
 
 def silent(done: float, text: str, **figures: float) -> None:
     """A Progress that shows nothing."""

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, Handle
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.cifar100 import Dataset
+from shared_spec.data.dataset import Dataset
 from shared_spec.machine.energy.meter import Meter
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock
@@ -97,14 +97,14 @@ def evaluate(
         padded = np.resize(part, (batch_size, *part.shape[1:]))  # one batch size, one compilation
         handles.append(backend.infer(backend.to_device(padded, None)))
         beat()
-    found = np.zeros((2, share))  # right or wrong, and log probability, of each of this rank's images
+    scores = np.zeros((2, share))  # right or wrong, and log probability, of each of this rank's images
     if handles:
         logits = np.concatenate([backend.to_numpy(handle) for handle in handles])[: len(labels)].astype(np.float64)
         shifted = logits - logits.max(1, keepdims=True)
         log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-        found[0, : len(labels)] = logits.argmax(1) == labels
-        found[1, : len(labels)] = log_probability[np.arange(len(logits)), labels]
-    right, log_probability = np.concatenate(ranks.gathered(backend.group, found), axis=1)[:, : len(data.test_images)]
+        scores[0, : len(labels)] = logits.argmax(1) == labels
+        scores[1, : len(labels)] = log_probability[np.arange(len(logits)), labels]
+    right, log_probability = np.concatenate(ranks.gathered(backend.group, scores), axis=1)[:, : len(data.test_images)]
     return float(right.mean()), float(-log_probability.mean())
 
 

@@ -165,12 +165,12 @@ def _of_all_ranks(backend: Backend, window: list[Block], samples: list[float]) -
     if group.size == 1:
         return None
     ranks.check_same(group, params.fingerprint(backend.export_params()), "parameters after the training steps")
-    told = backend.communication() or {}
+    exchange = backend.communication() or {}
     return RanksTraining(
         rank_window_blocks=tuple(ranks.gathered_values(group, as_rows(window))),
         rank_step_seconds=tuple(ranks.gathered_values(group, samples)),
-        communication_seconds=told.get("seconds"),
-        overlapped_seconds=told.get("overlapped_seconds"),
+        communication_seconds=exchange.get("seconds"),
+        overlapped_seconds=exchange.get("overlapped_seconds"),
         params_equal=True,
     )
 

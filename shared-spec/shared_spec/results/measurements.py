@@ -74,6 +74,12 @@ Memory = TypeAliasType(
         ),
     ],
 )
+PEAKS = {
+    "mlx_peak": "peak of MLX's allocations, without its cache",
+    "tf_peak": "peak of TensorFlow's device memory in use, not reserved",
+    "host_peak": "high-water resident set of the whole process",
+}
+"""Memory figures that can stand for a phase's peak, and what each is, in words for a reader."""
 EnergySource = Literal[
     "nvml-counter", "nvml-integrated", "rapl-package", "rapl-psys", "apple-soc", "wall-meter", "none"
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from shared_spec.backend import Backend
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
+from shared_spec.data.dataset import Dataset
 from shared_spec.machine import memory
 from shared_spec.machine.energy.meter import Meter, Unmetered
 from shared_spec.machine.energy.open import open_meter
@@ -44,7 +45,7 @@ class Context:
     def profile(self) -> Profile:
         return self.job.setting.profile
 
-    def dataset(self) -> cifar100.Dataset:
+    def dataset(self) -> Dataset:
         data = cifar100.load(self.job.data, self.spec)
         self.loader_bytes = sum(
             array.nbytes for array in (data.train_images, data.train_labels, data.test_images, data.test_labels)

@@ -14,7 +14,7 @@ import psutil
 
 from shared_spec import files
 from shared_spec.errors import UserError
-from shared_spec.machine import facts
+from shared_spec.machine import facts, provenance
 from shared_spec.measure.clock import utc_now
 from shared_spec.run.job import OutcomeFile
 from shared_spec.run.plan import Planned
@@ -39,7 +39,7 @@ class RunFolder:
     """What is on disk of an unfinished run."""
 
     def __init__(self, request: Request, data_checksums: dict[str, str]) -> None:
-        commit, _ = facts.git_state(Path(__file__).parent)
+        commit, _ = provenance.git_state(Path(__file__).parent)
         setting = request.setting
         identity = [
             request.platform.name, setting.engine, setting.device, setting.precision, setting.spec.to_dict(),

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
-from shared_spec.machine import facts
+from shared_spec.results import privacy
 from shared_spec.results.format import FailureKind
 from shared_spec.results.measurements import Stop
 from shared_spec.workload.spec import Profile, Spec, parse_spec
@@ -168,7 +168,7 @@ class Failure(NamedTuple):
     def part(self) -> dict[str, Any]:
         """The part of an outcome that says so."""
         nothing = {"startup": None, "backend": None, "measurements": None}
-        return {"status": "failed", "failure": self.kind, "reason": facts.scrub(self.reason)[:4000], **nothing}
+        return {"status": "failed", "failure": self.kind, "reason": privacy.scrub(self.reason)[:4000], **nothing}
 
 
 def _finite(value: Any) -> Any:
@@ -183,4 +183,4 @@ def _finite(value: Any) -> Any:
 def outcome_of(job: Job, seconds: float, part: dict[str, Any]) -> dict[str, Any]:
     """The outcome of a phase as it stands in the result (results.schema.json: phase); the parent adds the conditions."""
     head = {"phase": job.phase, "repeat": job.repeat, "seed": job.seed, "seconds": seconds, "conditions": None}
-    return _finite({**head, "worker_env": facts.scrub(job.worker_env), **facts.scrub(part)})  # type: ignore[no-any-return]
+    return _finite({**head, "worker_env": privacy.scrub(job.worker_env), **privacy.scrub(part)})  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from shared_spec.machine import facts
+from shared_spec.machine import topology
 from shared_spec.results.format import Failed, FailureKind, TryDone
 from shared_spec.results.measurements import FAULT, FITS, Try, TryOutcome
 
@@ -35,7 +35,7 @@ def memory_bound(device: str, share: float) -> float | None:
         return None
     memory = psutil.virtual_memory()
     limits = [share * memory.total, 0.9 * memory.available]
-    if (limit := facts.memory_limit()) is not None:
+    if (limit := topology.memory_limit()) is not None:
         limits.append(share * limit)
     return float(min(limits))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shared_spec import ranks
 from shared_spec.data import cifar100
+from shared_spec.data.dataset import Identity
 from shared_spec.errors import UserError
 from shared_spec.machine import watch
 from shared_spec.machine.energy.meter import Meter, Unmetered
@@ -195,7 +196,7 @@ def _located(request: Request, progress: bool) -> tuple[Path | None, list[str]]:
     return path, [] if path else ["measured on the synthetic stand-in, as asked, not on CIFAR-100"]
 
 
-def _agreed_identity(group: Group, data: Path | None, request: Request) -> cifar100.Identity:
+def _agreed_identity(group: Group, data: Path | None, request: Request) -> Identity:
     """Which data this is; the same on all ranks, or a UserError on all of them."""
     identity = cifar100.identity(data, request.setting.spec)
     try:

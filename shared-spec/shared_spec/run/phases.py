@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shared_spec.conformance import checks as conformance_checks
+from shared_spec.conformance.checks import run_checks
 from shared_spec.machine.energy.meter import Unmetered
-from shared_spec.measure import ceiling, inference, training
+from shared_spec.measure import inference, matmul_peak, training
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
 from shared_spec.results import verdicts
@@ -69,7 +69,7 @@ class Phase:
 
 def _conformance(context: Context) -> Measured:
     precision = context.job.setting.precision
-    checks = conformance_checks.run(context.backend, context.spec, precision, context.progress)
+    checks = run_checks(context.backend, context.spec, precision, context.progress)
     return Conformance(passed=all(check.passed for check in checks), checks=tuple(checks))
 
 
@@ -78,7 +78,7 @@ def _conformance_seconds(pace: Pace) -> float:
 
 
 def _ceiling(context: Context) -> Measured:
-    return ceiling.measure_ceiling(context.backend, context.spec, context.profile, monotonic, context.progress)
+    return matmul_peak.measure_matmul_peak(context.backend, context.spec, context.profile, monotonic, context.progress)
 
 
 def _matmul_peak(measured: Ceiling) -> float:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from shared_spec.data.cifar100 import Identity
-from shared_spec.machine import facts, watch
+from shared_spec.data.dataset import Identity
+from shared_spec.machine import facts, provenance, watch
 from shared_spec.measure.clock import utc_now
-from shared_spec.results import format
+from shared_spec.results import format, privacy
 from shared_spec.results.format import Result
 from shared_spec.run.folder import RunFolder
 from shared_spec.run.plan import Plan
@@ -25,7 +25,7 @@ def build(
     setting, spec = request.setting, request.setting.spec
     outcomes = {planned.title: folder.outcome(planned).read() for planned in plan.processes}
     disturbances = watch.warnings({title: outcome["conditions"] for title, outcome in outcomes.items()})
-    software = facts.software()
+    software = provenance.software()
     if software["git_clean"] is False:
         warnings = [*warnings, "measured from a checkout with uncommitted changes"]
     content = spec.to_dict()
@@ -53,11 +53,11 @@ def build(
                 "count": params.count(spec),
             },
             "software": software,
-            "environment": facts.scrub(record["environment"]),
-            "state_before": facts.scrub(record["state_before"]),
-            "state_after": facts.scrub(facts.state(setting.device, utc_now())),
+            "environment": privacy.scrub(record["environment"]),
+            "state_before": privacy.scrub(record["state_before"]),
+            "state_after": privacy.scrub(facts.state(setting.device, utc_now())),
             "resumed": record["resumed"],
-            "warnings": facts.scrub([*warnings, *disturbances]),
+            "warnings": privacy.scrub([*warnings, *disturbances]),
             "headline_memory": request.platform.headline_memory,
             "phases": list(outcomes.values()),
         }

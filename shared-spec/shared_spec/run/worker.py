@@ -15,7 +15,7 @@ import psutil
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.machine import facts
+from shared_spec.machine import topology
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
@@ -53,7 +53,7 @@ def main_of_rank(platform: Platform, job_file: Path, event_pipe: Path) -> int:
     """
     _die_with(int(os.environ[PARENT_ENV]))
     job, world = Job.read(job_file), platform.world()
-    facts.take_core_share(world.local_rank, world.local_size)
+    topology.take_core_share(world.local_rank, world.local_size)
     start = monotonic()
 
     def report(kind: FailureKind | None, reason: str) -> None:

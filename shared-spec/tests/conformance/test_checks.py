@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from reference_backend import FAULTS, ReferenceBackend
 
 from shared_spec import files
-from shared_spec.conformance import checks as conformance_checks
 from shared_spec.conformance import golden, questions
+from shared_spec.conformance.checks import run_checks
+from shared_spec.conformance.comparison import projections
 from shared_spec.results.measurements import Check
 from shared_spec.workload import params, reference
 from shared_spec.workload.spec import Spec
@@ -21,7 +22,7 @@ from shared_spec.workload.spec import Spec
 @cache
 def checks_of(spec: Spec, precision: str, fault: str) -> dict[str, Check]:
     backend = ReferenceBackend(spec, "cpu", precision, "numpy", fault)
-    return {check.name: check for check in conformance_checks.run(backend, spec, precision, clock=backend.clock)}
+    return {check.name: check for check in run_checks(backend, spec, precision, clock=backend.clock)}
 
 
 def failed(checks: dict[str, Check]) -> list[str]:
@@ -155,7 +156,7 @@ def test_precision_check_says_what_it_found(tiny_spec: Spec) -> None:
 def test_progress_rises_to_its_end(tiny_spec: Spec) -> None:
     reported: list[float] = []
     backend = ReferenceBackend(tiny_spec, "cpu", "fp32", "numpy")
-    conformance_checks.run(backend, tiny_spec, "fp32", lambda done, text: reported.append(done), backend.clock)
+    run_checks(backend, tiny_spec, "fp32", lambda done, text: reported.append(done), backend.clock)
     last_golden = reported.index(0.0, 1)
     assert reported[:last_golden] == sorted(reported[:last_golden])
     assert reported[last_golden:] == sorted(reported[last_golden:])
@@ -164,7 +165,7 @@ def test_progress_rises_to_its_end(tiny_spec: Spec) -> None:
 
 def test_inputs_reach_what_they_are_meant_to(standard_spec: Spec) -> None:
     """Even steps are clipped far more than odd ones, and the learning rate rises and falls."""
-    rates = questions._learning_rates(standard_spec)
+    rates = questions.learning_rates(standard_spec)
     peak = rates.index(max(rates))
     assert len(rates) == questions.STEPS
     assert 2 < peak < questions.STEPS // 2
@@ -177,9 +178,9 @@ def test_inputs_reach_what_they_are_meant_to(standard_spec: Spec) -> None:
 def test_projections_estimate_a_distance() -> None:
     random = np.random.default_rng(0)
     a, b = random.normal(size=(2, 60, 50))
-    apart = golden._projections("w", a) - golden._projections("w", b)
-    assert np.sqrt(np.mean(apart**2)) == pytest.approx(np.linalg.norm(a - b), rel=0.6)
-    assert not np.allclose(golden._projections("w", a), golden._projections("other", a))
+    difference = projections("w", a) - projections("w", b)
+    assert np.sqrt(np.mean(difference**2)) == pytest.approx(np.linalg.norm(a - b), rel=0.6)
+    assert not np.allclose(projections("w", a), projections("other", a))
 
 
 def test_golden_values_of_the_standard_spec_are_committed_and_right(standard_spec: Spec) -> None:
@@ -188,7 +189,7 @@ def test_golden_values_of_the_standard_spec_are_committed_and_right(standard_spe
     assert path.exists(), "run `python -m shared_spec.conformance.golden` and commit what it writes"
     assert path.stat().st_size < 300_000
     kept = safetensors.numpy.load_file(path)
-    batch = questions._batch(standard_spec, 0)
+    batch = questions.probe_batch(standard_spec, 0)
     values = {name: value.astype(np.float64) for name, value in params.initial(standard_spec).items()}
     logits, pullback = reference.forward(standard_spec, values, batch.images)
     np.testing.assert_allclose(logits, kept["logits, initial weights/value"], rtol=1e-9, atol=1e-12)
@@ -214,12 +215,12 @@ def test_golden_values_are_found_by_what_they_depend_on(standard_spec: Spec) -> 
 
 
 def test_command_writes_golden_values(tiny_spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = golden.golden(tiny_spec)
     monkeypatch.setattr(golden, "GOLDEN_FOLDER", tmp_path)
     spec_file = tmp_path / "tiny.json"
     files.write(spec_file, tiny_spec.to_dict())
     done = CliRunner().invoke(golden.main, ["--spec", str(spec_file)])
     assert done.exit_code == 0, done.output
     written = safetensors.numpy.load_file(golden.golden_path(tiny_spec))
-    computed = golden.compute_golden(tiny_spec)
     assert written.keys() == computed.keys()
     assert all(np.array_equal(written[name], computed[name]) for name in written)

@@ -56,9 +56,17 @@ def test_a_duel_is_written_and_shown(run, tmp_path: Path) -> None:  # type: igno
 
 def test_what_a_file_holds_is_kept_and_the_same_duel_replaced(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     out = tmp_path / "peers.json"
-    for precision in ("fp32", "bf16", "fp32"):
-        assert run("--peer", "slow", "--task", "latency", "--precision", precision, "--out", str(out)).returncode == 0
-    assert [duel["precision"] for duel in json.loads(out.read_text())["duels"]] == ["bf16", "fp32"]
+    words = ("--peer", "slow", "--task", "latency", "--precision", "fp32", "--out", str(out))
+    assert run(*words).returncode == 0
+    content = json.loads(out.read_text())
+    (duel,) = content["duels"]
+    out.write_text(json.dumps({**content, "duels": [{**duel, "ratio": -1.0}, {**duel, "precision": "bf16"}]}))
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    kept, replaced = json.loads(out.read_text())["duels"]
+    assert kept == {**duel, "precision": "bf16"}
+    assert replaced["precision"] == "fp32"
+    assert replaced["ratio"] > 0
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from pydantic import TypeAdapter
 
@@ -85,21 +87,43 @@ def test_a_meter_that_fails_keeps_the_last_watts() -> None:
     watching.stop()
 
 
-def test_own_children_are_not_foreign_and_others_are() -> None:
-    """A process that this one waits for is its own; one that it does not wait for counts as somebody else's."""
-    busy = "import time; end = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"
-    watching = Watch("cpu", Unmetered("none"), time.monotonic)
-    watching.start()
-    subprocess.run([sys.executable, "-c", busy], check=True)
-    own = watching.stop()["cpu_foreign_share"]
-    watching.start()
-    other = subprocess.Popen([sys.executable, "-c", busy])
-    time.sleep(1.2)
-    foreign = watching.stop()["cpu_foreign_share"]
-    other.wait()
-    one_core = 1 / (watch.psutil.cpu_count() or 1)
-    assert foreign > 0.5 * one_core
-    assert own < foreign - 0.3 * one_core
+BURN = "import time\nwhile time.process_time() < 0.3: pass\nprint(time.process_time(), flush=True)\ninput()"
+
+
+def test_own_children_are_not_foreign_and_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that this one waits for is its own; one that it does not wait for counts as somebody else's.
+
+    The system's count of busy time is played, as other tests run beside this one; what processes used is real.
+    """
+    now, busy = [0.0], [0.0]
+    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(user=busy[0]))
+    watching = Watch("cpu", Unmetered("none"), lambda: now[0])
+
+    def share(waited_for: bool) -> float:
+        watching.start()
+        with subprocess.Popen([sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            used = float(child.stdout.readline())
+            now[0], busy[0] = now[0] + 1.0, busy[0] + used
+            if waited_for:
+                child.communicate(b"\n")
+            foreign: float = watching.stop()["cpu_foreign_share"]
+            if not waited_for:
+                child.communicate(b"\n")
+        return foreign * (psutil.cpu_count() or 1) / used
+
+    assert share(waited_for=True) == 0.0
+    assert share(waited_for=False) > 0.5
+
+
+def test_the_systems_busy_time_is_counted() -> None:
+    before = watch._Counters(time.monotonic)
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    after = watch._Counters(time.monotonic)
+    assert after.busy > before.busy > 0
+    assert 0.0 <= after.since(before)["cpu_foreign_share"] <= 1.0
 
 
 def test_what_is_found_fits_the_schema() -> None:

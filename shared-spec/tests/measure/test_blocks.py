@@ -8,9 +8,9 @@ from fake_device import IDLE, FakeDevice, Meter
 from fake_platform.backend import FakeBackend
 
 from shared_spec.data.batches import HostBatch
-from shared_spec.measure import blocks as measure_blocks
-from shared_spec.measure import ceiling, inference, training
-from shared_spec.measure.blocks import Block, Stepper, is_steady
+from shared_spec.measure import inference, training
+from shared_spec.measure.blocks import Block, Stepper, is_steady, silent
+from shared_spec.measure.matmul_peak import measure_matmul_peak
 from shared_spec.measure.training import Trainer
 from shared_spec.workload.spec import Spec
 
@@ -46,7 +46,7 @@ def test_a_window_has_one_synchronisation_per_block_and_none_per_step(spec: Spec
     device = FakeDevice({"train_step": 0.01})
     trainer = make_trainer(spec, device)
     stepper = Stepper(trainer.step, trainer.backend.synchronize, spec.measuring, device.clock)
-    blocks = stepper.window(8, 2.0, 0.01, measure_blocks.silent)
+    blocks = stepper.window(8, 2.0, 0.01, silent)
     assert device.calls.count("synchronize") == len(blocks)
     assert all(block.steps == 50 for block in blocks)  # 0.5 s a block at 10 ms a step
 
@@ -294,10 +294,10 @@ def test_inference_stops_at_out_of_memory_and_keeps_what_it_has(spec: Spec) -> N
     assert measured.stopped == "batch 4: out of memory (too large)"
 
 
-def test_ceiling_grows_the_matrix_until_its_time_is_spent(spec: Spec) -> None:
+def test_matmul_peak_grows_the_matrix_until_its_time_is_spent(spec: Spec) -> None:
     device = FakeDevice({"matmul": 0.1})
     backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
-    measured = ceiling.measure_ceiling(backend, spec, spec.profiles.quick, device.clock)
+    measured = measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)
     sizes = [size.n for size in measured.sizes]
     assert sizes[:3] == [512, 1024, 2048]
     for size in measured.sizes:
@@ -305,7 +305,7 @@ def test_ceiling_grows_the_matrix_until_its_time_is_spent(spec: Spec) -> None:
             assert seconds / steps == pytest.approx(0.101)
 
 
-def test_ceiling_does_not_count_the_compiling_of_a_product(spec: Spec) -> None:
+def test_matmul_peak_does_not_count_the_compiling_of_a_product(spec: Spec) -> None:
     device = FakeDevice({"matmul": 0.001})
     compiled: set[str] = set()
 
@@ -316,5 +316,5 @@ def test_ceiling_does_not_count_the_compiling_of_a_product(spec: Spec) -> None:
             device.now += 30.0
 
     backend = FakeBackend(spec, "cpu", "fp32", "fake", on_work)
-    measured = ceiling.measure_ceiling(backend, spec, spec.profiles.quick, device.clock)
+    measured = measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)
     assert [size.n for size in measured.sizes] == [512, 1024, 2048, 4096, 8192, 16384]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_training import Killed, TrainingBackend, World
 
-from shared_spec.data import cifar100
+from shared_spec.data import synthetic
 from shared_spec.measure.convergence import Convergence, evaluate, load_checkpoint
 from shared_spec.results import measurements
 from shared_spec.workload.spec import Spec
@@ -21,7 +21,7 @@ def spec(tiny_spec: Spec) -> Spec:
 def train(
     spec: Spec, world: World, checkpoint: Path, stop: Any = "epochs", every: float = 1e9
 ) -> measurements.Convergence:
-    data = cifar100.synthetic(spec)
+    data = synthetic.dataset(spec)
     backend = TrainingBackend(spec, "cpu", "fp32", "fake")
     backend.world, backend.data = world, data
     return Convergence(
@@ -120,7 +120,7 @@ def test_a_checkpoint_is_whole_or_absent(spec: Spec, tmp_path: Path, monkeypatch
 
 def test_evaluation_counts_each_image_once(spec: Spec) -> None:
     spec = spec.changed(data=spec.data.changed(test_images=27))  # no multiple of the batch
-    data = cifar100.synthetic(spec)
+    data = synthetic.dataset(spec)
     backend = TrainingBackend(spec, "cpu", "fp32", "fake")
     backend.world, backend.data = World(lambda step: 9 / 27), data
     top1, loss = evaluate(backend, data, 16)

@@ -31,7 +31,7 @@ def load() -> Any:
         NoMeter: it is not installed, or this is no Apple Silicon Mac.
     """
     try:
-        import zeus_apple_silicon
+        import zeus_apple_silicon  # noqa: PLC0415  (optional)
     except ImportError:
         raise NoMeter(
             "the meter of Apple Silicon is not installed (a Mac with an Intel processor has none): "
@@ -49,10 +49,10 @@ def open_meter(clock: Clock, zeus: Any = None) -> "AppleMeter":
     zeus = zeus or load()
     try:
         monitor = zeus.AppleEnergyMonitor()
-        told = monitor.get_cumulative_energy()
+        energy = monitor.get_cumulative_energy()
     except RuntimeError as error:
         raise NoMeter(f"macOS gives no access to the chip's energy counters ({error})") from None
-    parts = [field for field in PARTS if getattr(told, field) is not None]
+    parts = [field for field in PARTS if getattr(energy, field) is not None]
     missing = [PARTS[field] for field in REQUIRED if field not in parts]
     if missing:
         raise NoMeter(f"zeus-apple-silicon cannot read this chip's {' and '.join(missing)} energy")
@@ -76,9 +76,9 @@ class AppleMeter:
         self._running, self._started = True, self._clock()
 
     def stop(self) -> Energy:
-        told, seconds = self._monitor.end_window(WINDOW), self._clock() - self._started
+        energy, seconds = self._monitor.end_window(WINDOW), self._clock() - self._started
         self._running = False
-        millijoules = {field: getattr(told, field) for field in self._parts}
+        millijoules = {field: getattr(energy, field) for field in self._parts}
         reason = self._objection(millijoules, seconds)
         joules = None if reason else sum(millijoules.values()) / 1000
         return Energy(joules=joules, reason=reason, source=self.source, scope=self.scope, samples=1)

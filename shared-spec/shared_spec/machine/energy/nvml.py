@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from shared_spec.machine.energy.meter import LIMIT_MARGIN, Clock, Meter, NoMeter, implausible
-from shared_spec.machine.nvml import Gpu, _thousandth, connect, load
+from shared_spec.machine.nvml import Gpu, NoGpu, connect, load, thousandth
 from shared_spec.machine.sampler import Sampler
 from shared_spec.results.measurements import Energy, EnergySource
 
@@ -31,7 +31,10 @@ def open_meter(
     Raises:
         NoMeter: no bindings, no driver, no GPU, or one that tells neither energy nor power.
     """
-    gpu = connect(nvml or load(), environ)
+    try:
+        gpu = connect(nvml or load(), environ)
+    except NoGpu as error:
+        raise NoMeter(str(error)) from None
     if gpu.ask("nvmlDeviceGetTotalEnergyConsumption"):  # some virtual GPUs answer, but always 0
         return CounterMeter(gpu, clock)
     if gpu.ask("nvmlDeviceGetPowerUsage"):
@@ -102,7 +105,7 @@ class IntegratedMeter:
         return Energy(joules=joules, reason=reason, source=self.source, scope=self.scope, samples=samples)
 
     def _take(self) -> None:
-        watts = _thousandth(self._gpu.ask("nvmlDeviceGetPowerUsage"))
+        watts = thousandth(self._gpu.ask("nvmlDeviceGetPowerUsage"))
         if watts is None:
             self._unanswered += 1
         else:

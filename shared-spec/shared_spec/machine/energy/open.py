@@ -2,6 +2,7 @@
 
 import sys
 
+from shared_spec.machine.energy import apple, nvml, rapl, wall
 from shared_spec.machine.energy.meter import Clock, Meter, NoMeter, Unmetered
 
 
@@ -12,8 +13,6 @@ def open_meter(device: str, wall_watts: float | None, clock: Clock) -> Meter:
     elsewhere a GPU run is metered on the GPU and a CPU run on the processor. Where there is no meter, or no
     permission, the readings of the meter returned say so.
     """
-    from shared_spec.machine.energy import apple, nvml, rapl, wall  # they import this module
-
     try:
         if wall_watts is not None:
             return wall.WallMeter(wall_watts, clock)

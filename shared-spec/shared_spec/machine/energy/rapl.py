@@ -39,30 +39,6 @@ class Domain:
         return int(self.counter.read_text())
 
 
-def _zones(root: Path) -> list[tuple[Path, str]]:
-    """Zones of the tree, parts of others among them, and their names ("package-0", "core", "psys")."""
-    found = []
-    for zone in sorted(root.glob("intel-rapl:*")):
-        with contextlib.suppress(OSError):  # in a container the zones may be links that lead nowhere
-            found.append((zone, (zone / "name").read_text().strip()))
-    return found
-
-
-def _domain(zone: Path, name: str) -> Domain:
-    """The zone's counter, proven to be readable."""
-    try:
-        domain = Domain(name, zone / "energy_uj", int((zone / "max_energy_range_uj").read_text()))
-        domain.read_uj()
-    except PermissionError:
-        raise NoMeter(
-            "only root may read the processor's energy counters; until the next start of the system, "
-            "`sudo chmod -R a+r /sys/class/powercap/intel-rapl` lets everybody"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise NoMeter(f"the processor's energy counter {name} cannot be read ({type(error).__name__})") from None
-    return domain
-
-
 def open_meter(clock: Clock, root: Path = ROOT, sampler: type[Sampler] = Sampler) -> "RaplMeter":
     """The meter of all packages, or of the platform where there are none.
 
@@ -81,6 +57,30 @@ def open_meter(clock: Clock, root: Path = ROOT, sampler: type[Sampler] = Sampler
         "Linux shows no energy counters of the processor: a virtual machine, a container, a processor without them, "
         "or a driver that `sudo modprobe intel_rapl_msr` loads"
     )
+
+
+def _zones(root: Path) -> list[tuple[Path, str]]:
+    """Zones of the tree, parts of others among them, and their names ("package-0", "core", "psys")."""
+    zones = []
+    for zone in sorted(root.glob("intel-rapl:*")):
+        with contextlib.suppress(OSError):  # in a container the zones may be links that lead nowhere
+            zones.append((zone, (zone / "name").read_text().strip()))
+    return zones
+
+
+def _domain(zone: Path, name: str) -> Domain:
+    """The zone's counter, proven to be readable."""
+    try:
+        domain = Domain(name, zone / "energy_uj", int((zone / "max_energy_range_uj").read_text()))
+        domain.read_uj()
+    except PermissionError:
+        raise NoMeter(
+            "only root may read the processor's energy counters; until the next start of the system, "
+            "`sudo chmod -R a+r /sys/class/powercap/intel-rapl` lets everybody"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise NoMeter(f"the processor's energy counter {name} cannot be read ({type(error).__name__})") from None
+    return domain
 
 
 class RaplMeter:

@@ -1,0 +1,111 @@
+"""What plots show of a run: raw samples, repeats of a metric, and figures by batch size."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from aggregate.analysis.energy import meter
+from aggregate.analysis.merging import Run, merged
+from shared_spec.results.measurements import Convergence, Latency, Training
+
+BY_BATCH = ("batch_throughput", "batch_memory", "inference_throughput")
+"""Metrics that are known at several batch sizes."""
+
+
+def drawable(values: np.ndarray) -> bool:
+    """Whether an axis can carry these values; a file can hold any that a float can."""
+    return bool(len(values) and values.min() > 1e-9 and values.max() < 1e12)
+
+
+def block_rates(run: Run) -> np.ndarray:
+    """Training images/s of all blocks of all repeats."""
+    each = run.measured(Training)
+    return np.array([rate for measured in each for rate in measured.block_images_per_second])
+
+
+def throughputs(run: Run) -> list[float]:
+    """Training images/s of every repeat."""
+    return [measured.images_per_second for measured in run.measured(Training)]
+
+
+def latencies(run: Run) -> np.ndarray:
+    """Batch-1 latencies of all repeats, ms."""
+    return 1e3 * np.array([t for measured in run.measured(Latency) for t in measured.host_to_host_seconds])
+
+
+def latency_quantiles(run: Run) -> tuple[float, float]:
+    """Median and p90 of the latency, ms: the median of the repeats of either, as in the table."""
+    each = [np.percentile(measured.host_to_host_seconds, (50, 90)) for measured in run.measured(Latency)]
+    median, p90 = 1e3 * np.median(each, axis=0)
+    return float(median), float(p90)
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """One metric of a run, its repeats merged as in the tables.
+
+    Attributes:
+        values: of the repeats that have one an axis can carry.
+        middle: median of all, one that never comes counting as longer than any other; NaN where it has no value.
+        missed: repeats that never come.
+    """
+
+    values: np.ndarray
+    middle: float
+    missed: int
+
+
+def repeats(run: Run, metric: str) -> Repeats:
+    """The repeats of a metric; none where they have no value that an axis can carry."""
+    figures = run.repeats(metric)
+    values, missed = np.array([figure.value for figure in figures if not figure.reason]), sum(f.never for f in figures)
+    if not drawable(values):
+        return Repeats(np.array([]), math.nan, missed)
+    return Repeats(values, merged(figures)["value"], missed)
+
+
+def by_batch(run: Run, metric: str) -> list[tuple[int, float]]:
+    """(batch, median of the repeats) of a metric in the order of the batches."""
+    points = []
+    for (key, size), figures in run.figures.items():
+        values = np.array([figure.value for figure in figures if not figure.reason])
+        if key == metric and size is not None and drawable(values):
+            points.append((size, float(np.median(values))))
+    return sorted(points)
+
+
+def meters(run: Run) -> list[str]:
+    """Which meters the figures of the training are from: those of different ones do not compare."""
+    energies = [measured.energy for measured in run.measured(Training)]
+    return list(dict.fromkeys(meter(energy) for energy in energies if energy.joules is not None))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Top-1 of one full training, epoch by epoch.
+
+    Attributes:
+        top1: per cent.
+        minutes: at the end of the evaluation.
+        kilojoules: so far; NaN where there was no meter.
+        rental: so far, in the currency of the price file; None where that has no such machine.
+    """
+
+    top1: np.ndarray
+    minutes: np.ndarray
+    kilojoules: np.ndarray
+    rental: np.ndarray | None
+
+
+def curves(run: Run) -> list[Curve]:
+    """Of every full training of a run."""
+    rental = run.prices.rental(run.hardware.model, run.hardware.cores)
+    made = []
+    for measured in run.measured(Convergence):
+        epochs = measured.epochs
+        seconds = np.array([epoch.seconds for epoch in epochs])
+        joules = np.array([epoch.joules for epoch in epochs], dtype=float)
+        top1 = 100 * np.array([epoch.top1 for epoch in epochs])
+        made.append(Curve(top1, seconds / 60, joules / 1e3, rental.per_hour * seconds / 3600 if rental else None))
+    return made

@@ -1,0 +1,67 @@
+"""Tables on the terminal, as wide as that is."""
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from aggregate.render.tables import Table, footnotes
+
+UNBOUNDED = 100_000
+"""Width of what has no width."""
+
+
+def show(table: Table, console: Console) -> None:
+    """Print a table, in pieces where the console is narrower; a console that is no terminal gets it whole."""
+    console.print(Text(table.title, style="bold"))
+    if table.reason:
+        console.print(Text(table.reason))
+    for columns in _columns_that_fit(table, console):
+        console.print()
+        console.print(_grid(table, columns))
+    console.print()
+    for note in footnotes(table):
+        console.print(Text(note, style="dim"))
+    console.print()
+
+
+def _grid(table: Table, columns: Sequence[int]) -> RichTable:
+    """The given columns of a table for the terminal; numbers are aligned as if their marks took no room."""
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="", show_edge=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, style="dim")
+    height = max(len(table.headers[i][1]) for i in columns)
+    for i in columns:
+        head, lines = table.headers[i]
+        lines = [*lines[:-1], *[""] * (height - len(lines)), lines[-1]]
+        title = Text.assemble((head.text, "bold"), " " if head.marks else "", head.superscript)
+        grid.add_column(Text("\n").join([title, *map(Text, lines)]), justify="right", no_wrap=True)
+    margins = {i: max(len(row.cells[i].superscript) for row in table.rows) for i in columns}
+    for index, row in enumerate(table.rows):
+        if row.starts and index:
+            grid.add_section()
+        cells = (Text(row.cells[i].text + row.cells[i].superscript.ljust(margins[i])) for i in columns)
+        grid.add_row(Text(row.label), Text(row.unit), *cells)
+    return grid
+
+
+def _columns_that_fit(table: Table, console: Console) -> Iterator[list[int]]:
+    """The columns in groups of as many as the console is wide, at least one."""
+    unbounded = console.options.update(max_width=UNBOUNDED)
+
+    def fits(columns: Sequence[int]) -> bool:
+        return Measurement.get(console, unbounded, _grid(table, columns)).maximum <= console.width
+
+    left = list(range(len(table.runs)))
+    if fits(left):
+        yield left
+        return
+    while left:
+        count = 1
+        while count < len(left) and fits(left[: count + 1]):
+            count += 1
+        yield left[:count]
+        left = left[count:]

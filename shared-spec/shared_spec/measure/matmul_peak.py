@@ -1,0 +1,28 @@
+"""The ceiling phase: the device's own rate of square matrix products, by which "fast" is measured."""
+
+from shared_spec.backend import Backend, OutOfMemory
+from shared_spec.measure.blocks import Progress, Stepper, as_rows, silent
+from shared_spec.measure.clock import Clock
+from shared_spec.results.measurements import Ceiling, MatmulSize
+from shared_spec.workload.spec import Profile, Spec
+
+
+def measure_matmul_peak(
+    backend: Backend, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
+) -> Ceiling:
+    """Rate of square matrix products of growing size: what this device can do at this precision."""
+    sizes: list[MatmulSize] = []
+    spent, n = 0.0, 512
+    while spent < profile.ceiling_seconds and n <= 16384:
+        progress(min(1.0, spent / profile.ceiling_seconds), f"{n} x {n}")
+        stepper = Stepper(lambda n=n: backend.matmul(n), backend.synchronize, spec.measuring, clock)  # type: ignore[misc]
+        try:
+            stepper.block(1)
+            single = stepper.block(1)
+            block = stepper.block(max(1, round(profile.ceiling_seconds / 8 / max(single.seconds, 1e-9))))
+        except OutOfMemory:
+            break
+        sizes.append(MatmulSize(n=n, blocks=as_rows([block])))
+        spent += single.seconds + block.seconds  # not the first, in which a product is compiled
+        n *= 2
+    return Ceiling(sizes=tuple(sizes))
