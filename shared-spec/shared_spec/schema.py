@@ -75,7 +75,8 @@ def contradiction(*problems: Problem) -> PydanticCustomError:
     Args:
         problems: pointers count from the object.
     """
-    return PydanticCustomError("contradiction", "fields contradict one another", {"problems": problems})
+    words = "; ".join(f"{pointer} {message}".strip() for pointer, message in problems)
+    return PydanticCustomError("contradiction", "{words}", {"problems": problems, "words": words})
 
 
 MESSAGES = {
