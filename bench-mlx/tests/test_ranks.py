@@ -107,7 +107,7 @@ def test_a_rank_killed_on_another_host_ends_both_and_the_training_goes_on(hosts,
     # MLX's ring does not always wake those that wait for a lost rank; then the watchdog ends them.
     assert processes[0].returncode in (1, EXIT_STALLED), said
     assert processes[1].returncode == -signal.SIGKILL
-    (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.json")
+    (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.failed.json")
     assert files.read(kept)["status"] == "failed"
     (outcome,) = testing.run(PACKAGE, spec, tmp_path / "host-0", *asked, *CPU)["phases"]
     assert outcome["measurements"]["parallel"] == {"world_sizes": [2, 1]}

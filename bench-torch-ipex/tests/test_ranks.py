@@ -100,7 +100,7 @@ def test_a_rank_killed_on_another_host_ends_both_and_the_training_goes_on(
     said = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [1, 1], said
     assert "convergence failed" in said[0]
-    (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.json")
+    (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.failed.json")
     assert files.read(kept)["status"] == "failed"
     (outcome,) = testing.run(PACKAGE, spec, tmp_path / "host-0", *asked, "--engine", "stock")["phases"]
     assert outcome["measurements"]["parallel"] == {"world_sizes": [2, 1]}
