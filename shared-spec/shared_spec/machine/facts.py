@@ -228,7 +228,8 @@ def state(device: str, now: datetime, asker: Asker | None = None) -> Facts:
 def boot_time() -> float | None:
     """When the system was started, seconds since 1970; None where it does not tell."""
     with contextlib.suppress(Unread):
-        return Asker().ask(psutil.boot_time)
+        seconds: float = Asker().ask(psutil.boot_time)
+        return seconds
     return None
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 
@@ -48,12 +48,12 @@ def is_terminal(stream: IO[str]) -> bool:
         return False
 
 
-def lasting(stream: IO[str]) -> "Lasting":
+def lasting(stream: IO[str]) -> IO[str]:
     """`stream`, which ends nothing when it is lost."""
-    return stream if isinstance(stream, Lasting) else Lasting(stream)
+    return stream if isinstance(stream, Lasting) else cast(IO[str], Lasting(stream))
 
 
-class Lasting(IO[str]):
+class Lasting:
     """A stream that is silent once it is lost: a terminal that was closed, a log on a full disk.
 
     A reader who has gone is another thing: BrokenPipeError is passed on.

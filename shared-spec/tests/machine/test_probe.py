@@ -15,11 +15,12 @@ from shared_spec.machine.energy import apple, rapl
 from shared_spec.machine.energy import nvml as nvml_meter
 from shared_spec.machine.energy import open as opening
 from shared_spec.machine.energy.guarded import GuardedMeter
-from shared_spec.machine.energy.meter import NoMeter, Reading, Unmetered
+from shared_spec.machine.energy.meter import NoMeter, Unmetered
 from shared_spec.machine.probe import Asker, Findings, Unread, within
 from shared_spec.measure.clock import monotonic, utc_now
 from shared_spec.results import privacy
 from shared_spec.results.format import Facts
+from shared_spec.results.measurements import Energy, EnergySource
 from shared_spec.schema import Model
 
 
@@ -152,14 +153,19 @@ def test_impossible_values() -> None:
 class Faulty(Unmetered):
     """A meter that works until it is asked to `fail`."""
 
-    source, scope = "fake", "everything"
+    source: EnergySource = "rapl-package"
+    scope = "everything"
     fail: Callable[[], Any] | None = None
 
     def __init__(self) -> None:
         super().__init__("none")
 
-    def stop(self) -> Reading:
-        return self.fail() if self.fail else Reading(1.0, None, self.source, self.scope, 1)
+    def stop(self) -> Energy:
+        return (
+            self.fail()
+            if self.fail
+            else Energy(joules=1.0, reason=None, source=self.source, scope=self.scope, samples=1)
+        )
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -174,7 +180,7 @@ def test_a_meter_that_raises_gives_null_from_then_on(error: BaseException) -> No
         reading = meter.stop()
         assert reading.joules is None
         assert type(error).__name__ in str(reading.reason)
-    assert (reading.source, reading.scope) == ("fake", "everything")
+    assert (reading.source, reading.scope) == ("rapl-package", "everything")
 
 
 def test_a_meter_that_hangs_is_asked_once(endless: Callable[[], None]) -> None:

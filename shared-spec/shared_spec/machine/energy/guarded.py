@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from shared_spec.machine.energy.meter import Meter, NoMeter, Reading, Unmetered
+from shared_spec.machine.energy.meter import Meter, NoMeter, Unmetered
 from shared_spec.machine.probe import SLOW_SECONDS, Asker, Unread
+from shared_spec.results.measurements import Energy
 
 
 class GuardedMeter:
@@ -36,14 +37,14 @@ class GuardedMeter:
         if self._failure is None:
             self._ask(self._meter.start)
 
-    def stop(self) -> Reading:
+    def stop(self) -> Energy:
         """The energy of the window."""
         reading = self._ask(self._meter.stop) if self._failure is None else None
         if reading is not None:
             return reading
-        return Reading(None, self._failure, self.source, self.scope, 0)
+        return Energy(joules=None, reason=self._failure, source=self.source, scope=self.scope, samples=0)
 
-    def _ask(self, question: Callable[[], Reading | None]) -> Reading | None:
+    def _ask(self, question: Callable[[], Energy | None]) -> Energy | None:
         try:
             return self._asker.ask(question)
         except Unread as reason:
