@@ -59,7 +59,10 @@ def _addresses(hostfile: str) -> list[str]:
         UserError: it is gone, or something else.
     """
     try:
-        return [rank[0].rpartition(":")[0] for rank in json.loads(Path(hostfile).read_text())]
+        addresses = [rank[0].rpartition(":")[0] for rank in json.loads(Path(hostfile).read_text())]
+        if not addresses:
+            raise ValueError
+        return addresses
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no list of addresses"
         raise UserError(f"{stale(('MLX_HOSTFILE', 'MLX_RANK'))} {hostfile} cannot be read: {reason}.") from None
