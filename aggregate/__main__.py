@@ -133,7 +133,15 @@ def check(file: Path) -> None:
 @click.argument("files", nargs=-1, type=click.Path())
 @click.option("--simulate", type=click.IntRange(min=100), metavar="N", help="Also judge N drawn comparisons a case.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the drawn comparisons.")
-def same_against_same(*, files: tuple[str, ...], simulate: int | None, seed: int) -> None:
+@click.option(
+    "--spread",
+    type=click.FloatRange(0.1, 10),
+    default=1,
+    show_default=True,
+    metavar="X",
+    help="Draw with X times the spreads known beforehand: how wrong these may be.",
+)
+def same_against_same(*, files: tuple[str, ...], simulate: int | None, seed: int, spread: float) -> None:
     """Set what is the same against itself: every verdict is a false one.
 
     All pairs of processes, and of runs, of the same framework and settings on the same kind of machine, from FILES
@@ -157,7 +165,7 @@ def same_against_same(*, files: tuple[str, ...], simulate: int | None, seed: int
         click.echo(f"{verdicts.of_test(rows)}\n\n{verdicts.of_spreads(aa.spreads(runs))}")
         sound = aa.passes(rows)
     if simulate:
-        drawn = list(simulation.simulate(simulate, seed))
+        drawn = list(simulation.simulate(simulate, seed, spread))
         click.echo(f"\n{verdicts.of_simulation(drawn)}")
         sound = simulation.passes(drawn, simulate) and sound
     if not sound:

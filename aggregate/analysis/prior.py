@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from aggregate.analysis.merging import Run
 
 PROCESSES = 8.0
-"""The spread between processes weighs as much as one measured with so many degrees of freedom. The spreads of twelve
-settings, fitted with a common weight, are likelier the larger it is; eight is about the least that they do not reject, and
+"""The spread between processes weighs as much as one measured with so many degrees of freedom. The 23 measured
+spreads, fitted with a common weight, are likelier the larger it is; eight is about the least that they do not reject, and
 too little weight is the safer error."""
 RUNS = 4.0
 """The same of the spread between runs, which has been seen in fewer settings."""

@@ -55,12 +55,18 @@ class Row:
     fixed: float
 
 
-def simulate(draws: int, seed: int = 0) -> Iterator[Row]:
-    """Every metric and class of the prior in every layout, each from so many draws."""
+def simulate(draws: int, seed: int = 0, spread: float = 1.0) -> Iterator[Row]:
+    """Every metric and class of the prior in every layout, each from so many draws.
+
+    Args:
+        draws: comparisons of each.
+        seed: of their random numbers.
+        spread: the true spreads are so many times what the method takes them for.
+    """
     rng = np.random.default_rng(seed)
     for (kind, metric), known in prior.TABLE.items():
         for layout in LAYOUTS:
-            yield _row(rng, kind, metric, known, layout, draws)
+            yield _row(rng, kind, metric, _Case(known, layout, spread), draws)
 
 
 def passes(rows: Sequence[Row], draws: int) -> bool:
@@ -78,21 +84,27 @@ def passes(rows: Sequence[Row], draws: int) -> bool:
     return True
 
 
-def _row(rng: np.random.Generator, kind: str, metric: str, known: Prior, layout: Layout, draws: int) -> Row:
+class _Case(NamedTuple):
+    known: Prior
+    layout: Layout
+    spread: float
+
+
+def _row(rng: np.random.Generator, kind: str, metric: str, case: _Case, draws: int) -> Row:
+    layout = case.layout
     if layout.runs * layout.processes < 2:
         return Row(kind, metric, layout, np.nan, 0.0, (0.0,) * len(RATIOS), np.nan)
-    difference, half = _draw(rng, known, layout, draws, fixed=False)
-    fixed, fixed_half = _draw(rng, known, layout, draws, fixed=True)
+    difference, half = _draw(rng, case, draws, fixed=False)
+    fixed, fixed_half = _draw(rng, case, draws, fixed=True)
     power = tuple(float(np.mean(difference + np.log(true) > half)) for true in RATIOS)
     held = float(np.mean(np.abs(difference) <= half))
     return Row(kind, metric, layout, held, 1 - held, power, float(np.mean(np.abs(fixed) <= fixed_half)))
 
 
-def _draw(
-    rng: np.random.Generator, known: Prior, layout: Layout, draws: int, *, fixed: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _draw(rng: np.random.Generator, case: _Case, draws: int, *, fixed: bool) -> tuple[np.ndarray, np.ndarray]:
     """Differences of the sides' logarithms, and half the widths of their intervals."""
-    process, run = known.process * np.ones(draws), known.run * np.ones(draws)
+    known, layout, spread = case
+    process, run = (spread * sd * np.ones(draws) for sd in (known.process, known.run))
     if not fixed:
         process *= np.sqrt(prior.PROCESSES / rng.chisquare(prior.PROCESSES, draws))
         run *= np.sqrt(prior.RUNS / rng.chisquare(prior.RUNS, draws))

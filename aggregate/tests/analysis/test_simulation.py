@@ -58,6 +58,14 @@ def test_a_method_that_claims_too_much_is_found_out(monkeypatch: pytest.MonkeyPa
         assert not simulation.passes(list(simulation.simulate(200)), 200)
 
 
+def test_spreads_larger_than_those_known_beforehand_are_found_out() -> None:
+    rows = list(simulation.simulate(200, spread=3))
+    assert not simulation.passes(rows, 200)
+    false = {layout: np.mean([row.false for row in rows if row.layout == layout]) for layout in LAYOUTS}
+    assert false[Layout(1, 2)] > 0.1
+    assert false[Layout(3, 3)] < false[Layout(1, 2)]
+
+
 def test_a_row_that_fails_alone_fails_all(rows: Sequence[Row]) -> None:
     i = next(i for i, row in enumerate(rows) if row.layout == Layout(1, 3))
     assert not simulation.passes([*rows[:i], dataclasses.replace(rows[i], coverage=0.85), *rows[i + 1 :]], DRAWS)
