@@ -200,6 +200,13 @@ def test_baseline_and_prices(tmp_path: Path) -> None:
     done = call(folder, *options, "--baseline", "tf-cuda")
     assert "Times as fast as B (tf-cuda, xla, NVIDIA L4)" in done.stdout
     assert "a friend at 1.5 USD an hour" in done.stdout
+    mine = ["--machine-price", "NVIDIA L4=3000 EUR,years=2", "--tariff", "0.5 EUR", "--exchange-rate", "EUR/USD=2"]
+    owned = call(folder, *options, *mine, "--currency", "EUR")
+    assert "NVIDIA L4 of your own at 3000 EUR" in owned.stdout
+    assert "your tariff: 0.5 EUR per kWh" in owned.stdout
+    assert "1 EUR = 2 USD" in owned.stdout
+    slip = call(folder, *options, "--machine-price", "NVIDIA L5=3000")
+    assert (slip.exit_code, "no result is of NVIDIA L5" in slip.stderr) == (2, True)
     wrong = call(folder, *options, "--baseline", "nobody")
     assert (wrong.exit_code, "no run is called so" in wrong.stderr) == (2, True)
     missing = call(folder, "--prices", tmp_path / "none.json")
