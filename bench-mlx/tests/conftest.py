@@ -18,6 +18,8 @@ AVAILABLE = {
 
 os.environ.update(worker_env("gpu", "mlx"))  # MLX reads TF32 off at its first product, not when it is imported
 
+pytest.register_assert_rewrite("shared_spec.dev.rank_tests")
+
 
 @pytest.fixture(params=[name for name, there in AVAILABLE.items() if there])
 def device(request) -> str:

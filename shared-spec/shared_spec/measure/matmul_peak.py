@@ -1,22 +1,17 @@
 """The ceiling phase: the device's own rate of square matrix products, by which "fast" is measured."""
 
-from typing import Any
-
 from shared_spec.backend import Backend, OutOfMemory
 from shared_spec.measure.blocks import Progress, Stepper, as_rows, silent
 from shared_spec.measure.clock import Clock
+from shared_spec.results.measurements import Ceiling, MatmulSize
 from shared_spec.workload.spec import Profile, Spec
 
 
 def measure_matmul_peak(
     backend: Backend, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
-) -> dict[str, Any]:
-    """Rate of square matrix products of growing size: what this device can do at this precision.
-
-    Returns:
-        The ceiling measurements of results.schema.json: for each n, products of [n,n] x [n,n] and their time.
-    """
-    sizes: list[dict[str, Any]] = []
+) -> Ceiling:
+    """Rate of square matrix products of growing size: what this device can do at this precision."""
+    sizes: list[MatmulSize] = []
     spent, n = 0.0, 512
     while spent < profile.ceiling_seconds and n <= 16384:
         progress(min(1.0, spent / profile.ceiling_seconds), f"{n} x {n}")
@@ -27,7 +22,7 @@ def measure_matmul_peak(
             block = stepper.block(max(1, round(profile.ceiling_seconds / 8 / max(single.seconds, 1e-9))))
         except OutOfMemory:
             break
-        sizes.append({"n": n, "blocks": as_rows([block])})
+        sizes.append(MatmulSize(n=n, blocks=as_rows([block])))
         spent += single.seconds + block.seconds  # not the first, in which a product is compiled
         n *= 2
-    return {"sizes": sizes}
+    return Ceiling(sizes=tuple(sizes))

@@ -3,36 +3,15 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 
 from shared_spec.machine import topology
+from shared_spec.results.format import Failed, FailureKind, TryDone
+from shared_spec.results.measurements import FAULT, FITS, Try, TryOutcome
 
-FITS = "fits"
-OUT_OF_MEMORY = "out of memory"
-TOO_SLOW = "time limit"
-FAULT = "fault"
-
-
-OF_FAILURE = {"out_of_memory": OUT_OF_MEMORY, "too_slow": TOO_SLOW}
-"""What a try that failed says of its batch size, by kind of failure; every other kind is a FAULT."""
-
-
-@dataclass(frozen=True)
-class Try:
-    """One batch size tried.
-
-    Attributes:
-        outcome: FITS, OUT_OF_MEMORY, TOO_SLOW or FAULT.
-        reason: what the try said where it did not fit.
-        measurements: its steps and memory where it did.
-    """
-
-    batch_size: int
-    outcome: str
-    reason: str | None
-    measurements: dict[str, Any] | None
+OF_FAILURE: dict[FailureKind, TryOutcome] = {"out_of_memory": "out of memory", "too_slow": "time limit"}
+"""What a try that failed says of its batch size, by kind of failure; every other kind is a fault."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +23,10 @@ class Found:
     ended_by: str
 
 
-def classify(batch_size: int, outcome: dict[str, Any]) -> Try:
+def classify(batch_size: int, outcome: TryDone | Failed) -> Try:
     """What a try of one batch size says: it fits, memory ran out, it was too slow, or something else is wrong."""
-    verdict = FITS if outcome["status"] == "ok" else OF_FAILURE.get(outcome["failure"], FAULT)
-    return Try(batch_size, verdict, outcome["reason"], outcome["measurements"])
+    verdict = FITS if outcome.failure is None else OF_FAILURE.get(outcome.failure, FAULT)
+    return Try(batch_size=batch_size, outcome=verdict, reason=outcome.reason, measurements=outcome.measurements)
 
 
 def memory_bound(device: str, share: float) -> float | None:
@@ -63,9 +42,8 @@ def memory_bound(device: str, share: float) -> float | None:
 
 def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:
     """Peak memory of a batch, by the line through the two largest batches that fitted; None with fewer than two."""
-    known = sorted(
-        (t.batch_size, t.measurements["memory"]["host_peak"]) for t in tries if t.outcome == FITS and t.measurements
-    )
+    peaks = {t.batch_size: t.measurements.memory.get("host_peak") for t in tries if t.measurements}
+    known = sorted((batch_size, peak) for batch_size, peak in peaks.items() if peak is not None)
     if len(known) < 2:
         return None
     (b0, m0), (b1, m1) = known[-2:]
@@ -75,7 +53,7 @@ def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:
 def search(
     attempt: Callable[[int], Try], start: int, largest: int, memory_bound: float | None, resolution: float = 1 / 16
 ) -> Found:
-    """Find the largest batch for which `attempt` says FITS.
+    """Find the largest batch that fits, as `attempt` says.
 
     Args:
         attempt: tries one batch size.

@@ -11,25 +11,31 @@ import pytest
 from fake_runs import asked, command, here, only_result
 
 from shared_spec.backend import OutOfMemory
+from shared_spec.results.format import Failed, TryDone
+from shared_spec.results.measurements import FAULT, FITS, Try, TryMeasurements, TryOutcome
 from shared_spec.run.child import Ended
-from shared_spec.run.max_batch import FAULT, FITS, OUT_OF_MEMORY, TOO_SLOW, Try, classify, predicted_bytes, search
+from shared_spec.run.max_batch import classify, predicted_bytes, search
 from shared_spec.run.worker import failure_of
 
 GIB = 2**30
+OUT_OF_MEMORY: TryOutcome = "out of memory"
+TOO_SLOW: TryOutcome = "time limit"
 
 
 class Machine:
     """Fits batches up to `capacity`; a batch takes 1 GiB and 10 MiB per image."""
 
-    def __init__(self, capacity: int, verdict: str = OUT_OF_MEMORY) -> None:
+    def __init__(self, capacity: int, verdict: TryOutcome = OUT_OF_MEMORY) -> None:
         self.capacity, self.verdict = capacity, verdict
         self.asked: list[int] = []
 
     def attempt(self, batch_size: int) -> Try:
         self.asked.append(batch_size)
         if batch_size > self.capacity:
-            return Try(batch_size, self.verdict, "no", None)
-        return Try(batch_size, FITS, None, {"memory": {"host_peak": GIB + batch_size * 10 * 2**20}})
+            return Try(batch_size=batch_size, outcome=self.verdict, reason="no", measurements=None)
+        peak = GIB + batch_size * 10 * 2**20
+        measured = TryMeasurements(first_step_seconds=1.0, window_blocks=((1, 1.0),), memory={"host_peak": peak})
+        return Try(batch_size=batch_size, outcome=FITS, reason=None, measurements=measured)
 
 
 @pytest.mark.parametrize("capacity", [32, 33, 47, 64, 100, 1000, 4095])
@@ -60,7 +66,7 @@ def test_never_tries_what_would_not_fit_a_shared_memory() -> None:
 
 
 @pytest.mark.parametrize("verdict", [OUT_OF_MEMORY, TOO_SLOW])
-def test_a_first_batch_that_does_not_fit_is_told(verdict: str) -> None:
+def test_a_first_batch_that_does_not_fit_is_told(verdict: TryOutcome) -> None:
     found = search(Machine(20, verdict).attempt, 32, 65536, None)
     assert found.tries[0].outcome == verdict
     assert found.batch_size is None or found.batch_size <= 20
@@ -84,7 +90,7 @@ def test_prediction_is_a_line_through_the_two_largest() -> None:
 @pytest.mark.parametrize(
     ("part", "outcome"),
     [
-        ({"status": "ok", "failure": None, "reason": None, "measurements": {}}, FITS),
+        ({"status": "ok", "failure": None, "reason": None, "measurements": None}, FITS),
         (failure_of(OutOfMemory("full")).part(), OUT_OF_MEMORY),
         (failure_of(MemoryError("full")).part(), OUT_OF_MEMORY),
         (failure_of(ValueError("x")).part(), FAULT),
@@ -98,7 +104,7 @@ def test_prediction_is_a_line_through_the_two_largest() -> None:
     ],
 )
 def test_out_of_memory_is_told_from_a_time_limit_and_a_bug(part: dict[str, Any], outcome: str) -> None:
-    tried = classify(64, part)
+    tried = classify(64, (Failed if part["failure"] else TryDone).model_construct(**part))
     assert (tried.batch_size, tried.outcome, tried.reason) == (64, outcome, part["reason"])
 
 
