@@ -21,11 +21,12 @@ from shared_spec import files, ranks
 from shared_spec.conformance.checks import run_checks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance, topology
+from shared_spec.machine.energy import wall
 from shared_spec.platform import Platform
 from shared_spec.results import privacy
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Conformance
-from shared_spec.run import parent, phases, worker
+from shared_spec.run import parent, phases, plug, worker
 from shared_spec.run.job import Setting
 from shared_spec.run.phases import Phase
 from shared_spec.run.request import Request, Scaling
@@ -97,6 +98,14 @@ def _chosen_phases(text: str | None, defaults: tuple[str, ...]) -> tuple[Phase, 
     return phases.chosen(names)
 
 
+def _checked_power(ctx: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """What --power-watts says, a log by its absolute path; it can be read."""
+    if text is None or (log := wall.parse(text).log) is None:
+        return text
+    wall.read_log(log)
+    return str(log.absolute())
+
+
 def _run_command(platform: Platform) -> click.Command:
     @click.command("run")
     @_options(platform)
@@ -117,9 +126,7 @@ def _run_command(platform: Platform) -> click.Command:
         show_default=True,
         help="When a full training ends.",
     )
-    @click.option(
-        "--power-watts", type=click.FloatRange(0, min_open=True), help="What a wall meter shows while training."
-    )
+    @click.option("--power-watts", callback=_checked_power, help=f"What a wall meter shows: {wall.FORMS}.")
     @click.option(
         "--max-batch",
         "largest_batch",
@@ -323,6 +330,17 @@ def _info_command(platform: Platform) -> click.Command:
     return command
 
 
+def _power_command(platform: Platform) -> click.Command:
+    @click.command("power")
+    @click.argument("result", type=click.Path(path_type=Path))
+    @click.argument("log", type=click.Path(path_type=Path))
+    def command(result: Path, log: Path) -> None:
+        """Put the energy that a smart plug has logged into RESULT; LOG is its CSV file, with time and watts."""
+        click.echo(plug.put_in(result, log))
+
+    return command
+
+
 def _phase_command(platform: Platform) -> click.Command:
     @click.command("_phase", hidden=True)
     @click.argument("job", type=click.Path(path_type=Path))
@@ -340,7 +358,7 @@ def group(platform: Platform) -> click.Group:
     commands = _Group(
         platform.package, help=f"deit-bench on {platform.name}: measure, verify and use the specified DeiT-small."
     )
-    for make in (_run_command, _predict_command, _verify_command, _info_command, _phase_command):
+    for make in (_run_command, _predict_command, _verify_command, _info_command, _power_command, _phase_command):
         commands.add_command(make(platform))
     return commands
 

@@ -12,10 +12,10 @@ from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.data.dataset import Dataset
 from shared_spec.machine import memory
-from shared_spec.machine.energy.meter import Meter, Unmetered
-from shared_spec.machine.energy.open import open_meter
+from shared_spec.machine.energy.meter import Dated, Meter, Unmetered
+from shared_spec.machine.energy.open import open_idle_meter, open_meter
 from shared_spec.measure.blocks import Progress
-from shared_spec.measure.clock import monotonic
+from shared_spec.measure.clock import monotonic, utc_seconds
 from shared_spec.measure.training import Trainer
 from shared_spec.run.job import Job
 from shared_spec.workload import params
@@ -70,7 +70,12 @@ class Context:
             return Unmetered(
                 "no meter of this system sees all ranks and nothing else; --power-watts takes what a wall meter shows"
             )
-        return open_meter(setting.device, setting.power_watts, monotonic)
+        return Dated(open_meter(setting.device, setting.wall_power, monotonic), utc_seconds)
+
+    @property
+    def idle_meter(self) -> Meter:
+        """The meter for while the machine does nothing."""
+        return Dated(open_idle_meter(self.meter, self.job.setting.wall_power, monotonic), utc_seconds)
 
     @contextlib.contextmanager
     def trainer(self) -> Iterator[Trainer]:

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
+from shared_spec.machine.energy import wall
+from shared_spec.machine.energy.wall import WallPower
 from shared_spec.results import privacy
 from shared_spec.results.format import FailureKind
 from shared_spec.results.measurements import Stop
@@ -25,7 +27,7 @@ class Setting:
 
     Attributes:
         stop: whether a full training ends at the target or after all epochs.
-        power_watts: what a wall meter shows, where the user reads one.
+        power_watts: what --power-watts says of a wall meter, where the user has one.
         ranks: how many processes train together.
         rank_timeout: seconds of silence after which a rank is given up.
     """
@@ -36,9 +38,14 @@ class Setting:
     engine: str
     precision: str
     stop: Stop = "epochs"
-    power_watts: float | None = None
+    power_watts: str | None = None
     ranks: int = 1
     rank_timeout: float = shared_ranks.DEFAULT_TIMEOUT
+
+    @property
+    def wall_power(self) -> WallPower | None:
+        """What a wall meter shows; None where there is none."""
+        return None if self.power_watts is None else wall.parse(self.power_watts)
 
     @property
     def profile(self) -> Profile:

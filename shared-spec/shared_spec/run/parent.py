@@ -208,7 +208,9 @@ def _agreed_identity(group: Group, data: Path | None, request: Request) -> Ident
 
 def _meter_to_show(request: Request) -> Meter:
     """What the screen's watts come from. A GPU's are read without a meter: sampling them twice would disturb."""
-    device, power_watts = request.setting.device, request.setting.power_watts
-    if device == "cuda" and power_watts is None:
+    device, power = request.setting.device, request.setting.wall_power
+    if power is not None and power.load is None:
+        power = None  # a plug's log is not read before the end
+    if device == "cuda" and power is None:
         return Unmetered("the state of the GPU tells its power")
-    return open_meter(device, power_watts, monotonic)
+    return open_meter(device, power, monotonic)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from shared_spec.conformance.checks import run_checks
-from shared_spec.machine.energy.meter import Unmetered
 from shared_spec.measure import inference, matmul_peak, training
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
@@ -90,10 +89,7 @@ def _ceiling_seconds(pace: Pace) -> float:
 
 
 def _training(context: Context) -> Measured:
-    meter = context.meter
-    if context.job.setting.power_watts is not None:
-        meter = Unmetered("--power-watts is the power while training; nobody said what it is when idle")
-    idle = training.measure_idle(meter, context.profile.idle_seconds)
+    idle = training.measure_idle(context.idle_meter, context.profile.idle_seconds)
     with context.trainer() as trainer:
         return training.measure_training(trainer, context.profile, idle, context.meter, context.progress)
 

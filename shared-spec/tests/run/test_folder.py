@@ -45,7 +45,7 @@ def test_the_same_request_has_the_same_folder_and_another_has_another(request_: 
 
     others = [
         path({"train": "1" * 32}), path(precision="bf16"), path(engine="other"), path(stop="target"),
-        path(power_watts=40.0), path(profile_name="full"), path(phases=(phases.CEILING,)), path(largest_batch=8),
+        path(power_watts="40"), path(profile_name="full"), path(phases=(phases.CEILING,)), path(largest_batch=8),
         path(memory_share=0.5), path(scaling="weak"),
     ]  # fmt: skip
     assert path() == path(keep_weights=True) == path(fresh=True)
