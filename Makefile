@@ -68,7 +68,7 @@ OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out "$(RESULTS)" \
   $(if $(ENGINE),--engine $(ENGINE)) $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
   $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING)) $(if $(STOP),--stop $(STOP)) \
   $(if $(MAX_BATCH),--max-batch $(MAX_BATCH)) $(if $(MEMORY_SHARE),--memory-share $(MEMORY_SHARE)) \
-  $(if $(POWER_WATTS),--power-watts $(POWER_WATTS)) $(ARGS)
+  $(if $(POWER_WATTS),--power-watts "$(POWER_WATTS)") $(ARGS)
 
 .PHONY: help bench report screenshot test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
   $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p)) test-across

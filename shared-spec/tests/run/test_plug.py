@@ -3,11 +3,13 @@
 import copy
 import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_runs import only_result, quick
 
 from shared_spec import files
 from shared_spec.errors import UserError
@@ -134,3 +136,18 @@ def test_a_log_of_another_day_changes_nothing(dated: dict[str, Any], tmp_path: P
         plug.put_in(tmp_path / "broken.json", csv(tmp_path / "plug.csv"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.json", "plug.csv", "result.json"]
     assert result.read_bytes() == before
+
+
+def test_a_whole_run_takes_its_energy_from_the_log(spec_file: Path, tmp_path: Path) -> None:
+    now = time.time()
+    path = tmp_path / "plug.csv"
+    path.write_text("time,watts\n" + "".join(f"{now + tick / 1000:.3f},50\n" for tick in range(60_000)))
+    done = quick(spec_file, tmp_path / "out", "--power-watts", path, phases="training")
+    assert done.returncode == 0, done.stderr
+    measured = only_result(tmp_path / "out")["phases"][0]["measurements"]
+    assert {measured[name]["source"] for name in ("idle", "energy")} == {"wall-meter"}
+    for name, seconds in (
+        ("idle", measured["idle"]["seconds"]),
+        ("energy", sum(s for _, s in measured["window_blocks"])),
+    ):
+        assert measured[name]["joules"] == pytest.approx(50 * seconds, rel=0.2, abs=0.3)

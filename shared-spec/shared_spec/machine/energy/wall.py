@@ -73,7 +73,7 @@ def parse(text: str) -> WallPower:
         parts[name] = _watts(watts, part)
     if "load" not in parts:
         raise UserError("--power-watts: load is missing; give both, as idle=6.5,load=38.")
-    return WallPower(**parts)
+    return WallPower(load=parts["load"], idle=parts.get("idle"))
 
 
 def _watts(watts: float, text: str) -> float:
