@@ -17,6 +17,7 @@ import aggregate
 from aggregate.analysis.summary import COLUMNS
 from aggregate.tests.factory import FULL_PHASES, call, make_result, save, small_spec
 from shared_spec.errors import UserError
+from shared_spec.results.prices import load_prices
 
 STEMS = ("throughput", "latency", "batch", "energy", "efficiency", "loss")
 """Plots that a quick result has something for."""
@@ -230,6 +231,8 @@ def test_as_a_data_frame(tmp_path: Path) -> None:
     row = frame[(frame["run"] == "B") & (frame["metric"] == "training_throughput")]
     assert row["verdict"].tolist() == ["faster"]
     assert "/schema_version" in frame.attrs["problems"][0]
+    mine = aggregate.load([folder], prices=load_prices().changed(currency="EUR"))
+    assert set(mine[mine["metric"] == "electricity_full"]["unit"]) <= {"EUR", ""}
     with pytest.raises(UserError, match="no valid result"):
         aggregate.load([tmp_path / "missing.json"])
 

@@ -66,11 +66,14 @@ class Context:
     @cached_property
     def meter(self) -> Meter:
         setting = self.job.setting
+        meter: Meter
         if setting.ranks > 1 and setting.power_watts is None:
-            return Unmetered(
+            meter = Unmetered(
                 "no meter of this system sees all ranks and nothing else; --power-watts takes what a wall meter shows"
             )
-        return Dated(open_meter(setting.device, setting.wall_power, monotonic), utc_seconds)
+        else:
+            meter = open_meter(setting.device, setting.wall_power, monotonic)
+        return Dated(meter, utc_seconds)
 
     @property
     def idle_meter(self) -> Meter:
