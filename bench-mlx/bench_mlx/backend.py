@@ -1,6 +1,7 @@
 """Backend for MLX: Metal ("gpu"), CUDA ("cuda") and the CPU, with one compiled training step."""
 
 import math
+import os
 import shutil
 import sys
 from collections import deque
@@ -18,6 +19,7 @@ from mlx.utils import tree_unflatten
 from bench_mlx.model import DeiT
 from bench_mlx.ops import enable_grad, join
 from bench_mlx.ranks import MlxGroup, group, on_host
+from shared_spec import places
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
 from shared_spec.ranks import Group
@@ -37,12 +39,28 @@ STATE_KINDS = ("param", "m", "v")
 NORM_PIECE = 4096
 """About the square root of the number of parameters: neither the pieces nor their sum adds up too many terms."""
 
+KERNEL_BYTES = 64 << 20
+"""Room for compiled kernels: those of a training step take a few MiB."""
+
 OUT_OF_MEMORY = (
     "Unable to allocate",  # MLX's allocators
     "Attempting to allocate",  # Metal, more than its largest buffer
     "Insufficient Memory",  # Metal, while a command buffer runs
     "out of memory",  # CUDA
 )
+
+
+def keep_kernels_apart(device: str) -> None:
+    """Have MLX keep the kernels that it compiles in a folder of this user and this version of MLX alone.
+
+    Its own is the same for all users of a machine: the second cannot write there, and fails with a file missing.
+
+    Raises:
+        UserError: no folder can hold them; the text names TMPDIR.
+    """
+    if sys.platform == "linux":  # Metal has its own cache
+        folder = places.temporary(f"mlx-{mx.__version__}-{device}", run_from=True, needed=KERNEL_BYTES)
+        os.environ["TMPDIR"] = str(folder)
 
 
 def _select_device(device: str) -> None:
@@ -86,6 +104,7 @@ class MlxBackend:
 
     def __init__(self, spec: Spec, device: str, precision: str, engine: str) -> None:
         _select_device(device)
+        keep_kernels_apart(device)
         self.spec, self.device, self.precision, self.engine = spec, device, precision, engine
         self.group = group(device)
         self._dtype = mx.bfloat16 if precision == "bf16" else mx.float32

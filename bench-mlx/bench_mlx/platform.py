@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from ctypes.util import find_library
 from pathlib import Path
 
+from shared_spec.errors import UserError
 from shared_spec.machine.nvml import has_nvidia_driver
 from shared_spec.machine.topology import usable_cores
 from shared_spec.platform import Platform, Start
-from shared_spec.ranks import World
+from shared_spec.ranks import World, place_of, stale
 
 
 def _devices() -> tuple[str, ...]:
@@ -47,18 +48,34 @@ def ranks_engine() -> str | None:
     return next((engine for engine, mark in marks.items() if os.environ.get(mark)), None)
 
 
+OPEN_MPI = tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))
+LAUNCHER_ENV = ("MLX_HOSTFILE", "NCCL_HOST_IP", "MLX_RANK", "MLX_WORLD_SIZE", *OPEN_MPI)
+
+
+def _addresses(hostfile: str) -> list[str]:
+    """Address of each rank, as MLX's ring has them in a file.
+
+    Raises:
+        UserError: it is gone, or something else.
+    """
+    try:
+        return [rank[0].rpartition(":")[0] for rank in json.loads(Path(hostfile).read_text())]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no list of addresses"
+        raise UserError(f"{stale(('MLX_HOSTFILE', 'MLX_RANK'))} {hostfile} cannot be read: {reason}.") from None
+
+
 def world() -> World:
     """This process's place among the ranks that mlx.launch has started."""
     engine, env = ranks_engine(), os.environ
     if engine == "mpi":
-        names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
-        rank, size, local_rank, local_size = (int(env[f"OMPI_COMM_WORLD_{name}"]) for name in names)
+        rank, size, local_rank, local_size = place_of(OPEN_MPI, env)
         return World(rank, size, local_rank, local_size, -(-size // local_size))
     if engine == "nccl":  # the launcher shows each rank its GPU, and does not tell which hosts there are
-        return World(int(env["MLX_RANK"]), int(env["MLX_WORLD_SIZE"]))
+        return World(*place_of(("MLX_RANK", "MLX_WORLD_SIZE"), env))
     if engine == "ring":
-        addresses = [rank[0].rpartition(":")[0] for rank in json.loads(Path(env["MLX_HOSTFILE"]).read_text())]
-        rank = int(env["MLX_RANK"])
+        addresses = _addresses(env["MLX_HOSTFILE"])
+        rank, _ = place_of(("MLX_RANK", "MLX_WORLD_SIZE"), {"MLX_WORLD_SIZE": str(len(addresses)), **env})
         mine = [other for other, address in enumerate(addresses) if address == addresses[rank]]
         return World(rank, len(addresses), mine.index(rank), len(mine), len(set(addresses)))
     return World()
@@ -97,5 +114,6 @@ PLATFORM = Platform(
     group="bench_mlx.ranks:group",
     launch=launch,
     headline_memory=("mlx_peak", "host_peak"),
+    launcher_env=LAUNCHER_ENV,
     death=r"Node with rank (?P<rank>\d+) exited with code (?P<status>-?\d+)",
 )

@@ -56,7 +56,8 @@ def world() -> World:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"TF_CONFIG: {text!r} is no place among workers; give it as "
+            f"TF_CONFIG: {text!r} is no place among workers, and may be left over from another job: `unset TF_CONFIG` to "
+            "run alone; to run with others give it as "
             f"{json.dumps({'cluster': {'worker': ['HOST:PORT', 'HOST:PORT']}, 'task': {'type': 'worker', 'index': 0}})}."
         ) from None
     return World(rank, len(hosts), hosts[:rank].count(hosts[rank]), hosts.count(hosts[rank]), len(set(hosts)))
@@ -82,6 +83,7 @@ PLATFORM = Platform(
     world=world,
     group="bench_tf_cuda.ranks:group",
     launch=launch,
+    launcher_env=("TF_CONFIG",),
     headline_memory=("tf_peak", "host_peak"),
     compile_seconds={"cuda": 75.0, "cpu": 12.0},
 )

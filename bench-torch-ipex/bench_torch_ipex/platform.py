@@ -6,7 +6,7 @@ import sys
 
 from shared_spec.machine.topology import usable_cores
 from shared_spec.platform import Platform, Start
-from shared_spec.ranks import World
+from shared_spec.ranks import World, place_of
 
 
 def _has_ipex() -> bool:
@@ -32,12 +32,14 @@ def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
     return env
 
 
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
+
+
 def world() -> World:
     """This process's place among the ranks that torchrun has started."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
-    if not all(name in os.environ for name in names):
+    if not all(name in os.environ for name in TORCHRUN):
         return World()
-    return World(*(int(os.environ[name]) for name in names))
+    return World(*place_of(TORCHRUN, os.environ))
 
 
 def launch(ranks: int, device: str, words: list[str]) -> list[Start]:
@@ -59,5 +61,6 @@ PLATFORM = Platform(
     group="bench_torch_ipex.ranks:group",
     launch=launch,
     headline_memory=("host_peak",),
+    launcher_env=(*TORCHRUN, "MASTER_ADDR", "MASTER_PORT"),
     death=r"rank +: (?P<rank>\d+) \(local_rank: \d+\)\n +exitcode +: (?P<status>-?\d+)",
 )

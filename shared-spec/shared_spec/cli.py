@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from shared_spec import files, ranks
@@ -26,11 +25,11 @@ from shared_spec.platform import Platform
 from shared_spec.results import privacy
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Conformance
-from shared_spec.run import parent, phases, plug, worker
+from shared_spec.run import console, parent, phases, plug, worker
 from shared_spec.run.job import Setting
 from shared_spec.run.phases import Phase
-from shared_spec.run.request import Request, Scaling
-from shared_spec.run.screen import Display, JsonEvents, Screen
+from shared_spec.run.request import DEFAULT_TIME_LIMIT, Request, Scaling
+from shared_spec.run.screen import JsonEvents
 from shared_spec.workload import params
 from shared_spec.workload.spec import PRECISIONS, load_spec
 
@@ -50,6 +49,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            console.leave_quietly()
+        except OSError as error:
+            raise click.ClickException(failed_file(error)) from error
         except KeyboardInterrupt:
             click.echo(f"\n{STOPPED}", err=True)
             sys.exit(130)
@@ -114,7 +117,7 @@ def _run_command(platform: Platform) -> click.Command:
         "--data", help="Folder or archive of CIFAR-100, or 'synthetic'.  [default: $CIFAR100_DIR, cache, download]"
     )
     @click.option("--phases", "phases_text", help="Only these, separated by commas.")
-    @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True)
+    @click.option("--out", type=click.Path(path_type=Path), default="results", show_default=True)
     @click.option("--fresh", is_flag=True, help="Start over instead of going on with an unfinished run.")
     @click.option(
         "--keep-weights", is_flag=True, help="Leave the weights of a full training beside the result, for predict."
@@ -154,16 +157,22 @@ def _run_command(platform: Platform) -> click.Command:
         "--rank-timeout", type=click.FloatRange(1), default=ranks.DEFAULT_TIMEOUT, show_default=True,
         help="Seconds of silence after which a process of several is given up.",
     )  # fmt: skip
+    @click.option(
+        "--time-limit", type=click.FloatRange(0), default=DEFAULT_TIME_LIMIT, show_default=True,
+        help="How many times its estimate, and five minutes, a phase may take; after half of that it ends with what it "
+        "has.  0: no limit.",
+    )  # fmt: skip
     @click.option("--json-events", is_flag=True, help="Tell programs what happens: one JSON object a line.")
     def command(
         spec_path: Path | None, profile: str, data: str | None, phases_text: str | None, json_events: bool, out: Path,
-        fresh: bool, keep_weights: bool, largest_batch: int, memory_share: float, scaling: Scaling, **setting: Any,
+        fresh: bool, keep_weights: bool, largest_batch: int, memory_share: float, scaling: Scaling, time_limit: float,
+        **setting: Any,
     ) -> None:  # fmt: skip
         """Measure this machine and write one result file."""
         spec = load_spec(spec_path)
         request = Request(
             platform, Setting(spec, profile, **setting), _chosen_phases(phases_text, spec.profile(profile).phases), out,
-            data or None, fresh, largest_batch, memory_share, keep_weights, scaling,
+            data or None, fresh, largest_batch, memory_share, keep_weights, scaling, time_limit,
         )  # fmt: skip
         if platform.world().size > 1:
             _run_as_rank(request, json_events)
@@ -180,17 +189,31 @@ def _run(request: Request, group: ranks.Group, json_events: bool) -> None:
     if not request.planned_phases:
         shared = ", ".join(phase.name for phase in phases.PHASES if phase.ranks == "all")
         raise UserError(f"--phases: several ranks share only {shared}; name one of these.")
-    display: Display = JsonEvents(sys.stdout) if json_events else Screen(Console())
+    display = JsonEvents(console.lasting(sys.stdout)) if json_events else console.screen(sys.stdout)
     try:
         path, result = parent.execute(request, display, group)
     except UserError as error:
         display.ended("error", str(error))
         raise
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        display.ended("error", failed_file(error))
+        raise UserError(failed_file(error)) from error
     except KeyboardInterrupt:
         display.ended("stopped", STOPPED)
         raise
     display.result(str(path), [outcome.phase for outcome in result.phases if outcome.status != "ok"])
     _fail_on_bad_phases(result)
+
+
+def failed_file(error: OSError) -> str:
+    """A file that could not be read or written, as a sentence."""
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror or error}. What phases have measured is kept in the results folder; make room there, or "
+        "mend what is wrong, and the same command goes on."
+    )
 
 
 def _run_as_rank(request: Request, json_events: bool) -> None:
@@ -227,7 +250,7 @@ def read_images(path: Path) -> np.ndarray:
         images: np.ndarray = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give a .npy file of images.") from error
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # damaged headers and archives end in a dozen kinds of error
         raise UserError(f"{path}: is not a .npy file of numbers; write it with numpy.save.") from error
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         raise UserError(f"{path}: has dtype {getattr(images, 'dtype', 'of an archive')}, expected uint8.")
@@ -295,13 +318,12 @@ def _verify_command(platform: Platform) -> click.Command:
         _enter_worker_env(platform, device, engine)
 
         backend = worker.make_backend(platform, spec, device, precision, engine)
-        screen = Screen(Console())
         checks = run_checks(backend, spec, precision)
         table = Table("check", "figure", "bound", "", title=f"{platform.name} ({engine}) on {device}, {precision}")
         for check in checks:
             figure = "nan" if check.figure is None else f"{check.figure:.3g}"
             table.add_row(check.name, figure, f"{check.bound:.3g}", "ok" if check.passed else "FAILED")
-        screen.console.print(table)
+        console.of(sys.stdout).print(table)
         if failed := [check for check in checks if not check.passed]:
             raise UserError("; ".join(f"{check.name}: {check.detail}" for check in failed))
 
@@ -365,4 +387,5 @@ def group(platform: Platform) -> click.Group:
 
 def main(platform: Platform) -> None:
     """Entry point of a platform's `__main__`."""
+    console.let_all_be_written()
     group(platform)(prog_name=f"python -m {platform.package}")

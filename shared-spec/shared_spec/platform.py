@@ -39,6 +39,7 @@ class Platform:
         world: this process's place among the ranks, from the environment that the engine's launcher sets.
         group: "module:function" that connects the ranks: (device) -> ranks.Group, the same one at each call.
         launch: (ranks, device, words behind "python") -> what to start for that many ranks on this host.
+        launcher_env: variables by which `world` knows that a launcher has started this process.
         death: pattern that finds in the launcher's output which rank died first: groups "rank" and "status", the
             latter negative for a signal. Not needed where each rank is started directly, in order of rank.
         headline_memory: names of memory figures (results: Memory); the first that was measured is the peak that is
@@ -57,6 +58,7 @@ class Platform:
     world: Callable[[], World] = World
     group: str = "shared_spec.ranks:alone"
     launch: Callable[[int, str, list[str]], list[Start]] = no_launcher
+    launcher_env: tuple[str, ...] = ()
     death: str | None = None
     headline_memory: tuple[str, ...] = ("host_peak",)
     compile_seconds: Mapping[str, float] = field(default_factory=dict)

@@ -38,7 +38,7 @@ def test_options_of_run_reach_the_request(spec_file: Path, tiny_spec: Spec) -> N
         "--spec", spec_file, "--profile", "quick", "--device", "cuda", "--precision", "bf16", "--data", "synthetic",
         "--phases", "training, ceiling", "--out", "elsewhere", "--fresh", "--keep-weights", "--stop", "target",
         "--power-watts", 42, "--max-batch", 64, "--memory-share", 0.5, "--nproc", 2, "--scaling", "weak",
-        "--rank-timeout", 9,
+        "--rank-timeout", 9, "--time-limit", 3,
     )  # fmt: skip
     setting = request.setting
     assert {field.name: getattr(setting, field.name) for field in fields(setting)} == {
@@ -48,7 +48,7 @@ def test_options_of_run_reach_the_request(spec_file: Path, tiny_spec: Spec) -> N
     assert {field.name: getattr(request, field.name) for field in fields(request)} == {
         "platform": PLATFORM, "setting": setting, "phases": (phases.CEILING, phases.TRAINING), "out": Path("elsewhere"),
         "data": "synthetic", "fresh": True, "largest_batch": 64, "memory_share": 0.5, "keep_weights": True,
-        "scaling": "weak",
+        "scaling": "weak", "time_limit": 3.0,
     }  # fmt: skip
 
 
@@ -69,6 +69,7 @@ def test_options_that_are_left_out(standard_spec: Spec) -> None:
     assert request.phases == phases.PHASES
     assert (request.data, request.out, request.fresh, request.keep_weights) == (None, Path("results"), False, False)
     assert (request.largest_batch, request.memory_share, request.scaling) == (65536, 0.7, "strong")
+    assert request.time_limit == 10.0
     assert (setting.spec, setting.profile_name, setting.device) == (standard_spec, "full", "cpu")
     assert (setting.precision, setting.stop, setting.power_watts) == ("fp32", "epochs", None)
     assert (setting.ranks, setting.rank_timeout) == (1, 300.0)

@@ -270,7 +270,7 @@ def _read(path: Path) -> list[Any]:
 
 def _write(path: Path, platform: Platform, spec: Spec, duels: list[Any]) -> None:
     machine = facts.collect()
-    commit, clean = provenance.git_state(Path(__file__).parent)
+    commit, clean = provenance.git_state()
     identity = ("system", "machine", "cpu_name", "cpu_flags", "cpu_physical_cores", "memory_bytes")
     content = {
         "format": FORMAT,

@@ -5,7 +5,10 @@ import os
 import resource
 import sys
 
+import psutil
+
 from shared_spec.machine import nvml
+from shared_spec.machine.probe import Findings
 
 RUSAGE_INFO_V4 = 4
 LIFETIME_MAX_FOOTPRINT = 30
@@ -16,12 +19,23 @@ WORDS = 64
 
 def of_process(device: str) -> dict[str, int | None]:
     """Figures by name; those that belong to another kind of device or system are left out."""
-    figures: dict[str, int | None] = {"host_peak": host_peak_bytes()}
+    found = Findings()
+    found.add("host_peak", host_peak_bytes)
     if sys.platform == "darwin":
-        figures["footprint_peak"] = footprint_peak_bytes()
+        found.add("footprint_peak", footprint_peak_bytes)
     if device == "cuda":
-        figures["nvml_process"] = nvml.process_memory_bytes()
-    return figures
+        found.add("nvml_process", nvml.process_memory_bytes)
+    for reason in found.unread:
+        print(f"memory: {reason}", file=sys.stderr)  # a phase's log
+    return found.facts
+
+
+def resident_bytes() -> int | None:
+    """Resident set of this process now; None where the system does not tell."""
+    found = Findings()
+    found.add("resident", lambda: psutil.Process().memory_info().rss)
+    resident: int | None = found.facts["resident"]
+    return resident
 
 
 def host_peak_bytes() -> int:

@@ -10,6 +10,7 @@ the ones that count; a training may go on with another number of ranks, as all t
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -292,7 +293,10 @@ class Convergence:
             state = self.backend.export_state()
             record.seconds = self.clock() - self.started
             record.checkpoint_seconds = spent + self.clock() - start  # the file cannot hold the time of its own writing
-            save_checkpoint(self.checkpoint, state, record)
+            try:
+                save_checkpoint(self.checkpoint, state, record)
+            except OSError as error:  # a full disk: the training goes on, and would be taken up again further back
+                print(f"{self.checkpoint}: no checkpoint could be written ({error.strerror})", file=sys.stderr)
         record.checkpoint_seconds = spent + self.clock() - start
         self.last_checkpoint = self.clock()
 

@@ -1,6 +1,7 @@
 """What a phase works with in its own process: a backend, data, a meter, and a trainer."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,12 @@ class Context:
     @property
     def spec(self) -> Spec:
         return self.job.setting.spec
+
+    @property
+    def deadline(self) -> float:
+        """Of the clock: when the phase is to end with what it has."""
+        started, seconds = self.job.started, self.job.early_end_seconds
+        return math.inf if started is None or seconds is None else started + seconds
 
     @property
     def profile(self) -> Profile:
@@ -91,7 +98,7 @@ class Context:
             batches = TrainingBatches(self.spec, images, labels, job.batch_size, job.seed, self.backend.group)
         self.loader_bytes += self.spec.measuring.prefetch_batches * batches.batch_bytes
         with batches.prefetched() as prefetched:
-            yield Trainer(self.backend, self.spec, iter(prefetched), job.batch_size, monotonic)
+            yield Trainer(self.backend, self.spec, iter(prefetched), job.batch_size, monotonic, deadline=self.deadline)
 
     def test_images(self) -> np.ndarray:
         """The test images, uint8 [N,S,S,3]; the backend has the initial weights then."""

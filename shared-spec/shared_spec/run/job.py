@@ -1,5 +1,6 @@
 """What a phase process is handed, and the outcome that it leaves."""
 
+import errno
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
+from shared_spec.errors import UserError
 from shared_spec.machine.energy import wall
 from shared_spec.machine.energy.wall import WallPower
 from shared_spec.results import privacy
@@ -16,6 +18,10 @@ from shared_spec.workload.spec import Profile, Spec, parse_spec
 
 EXIT_USER_ERROR = 3
 """Exit status of a phase process that cannot run at all here; its last line of stderr says why."""
+
+RESERVE = "reserve"
+"""File that keeps room for outcomes on a disk that others fill."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 PARENT_ENV = "DEIT_BENCH_PARENT"
 """Process id of the `run` that a rank belongs to."""
@@ -73,6 +79,16 @@ class OutcomeFile:
             return "ok"
         return "failed" if self.failed.exists() else None
 
+    def is_whole(self) -> bool:
+        """Whether an outcome of a phase that ended well is there and can be read; one that cannot is removed."""
+        if self.status != "ok":
+            return False
+        try:
+            return isinstance(self.read(), dict)
+        except UserError:
+            self.remove()
+            return False
+
     def read(self) -> dict[str, Any]:
         """The outcome of a phase that has ended, well or not."""
         outcome: dict[str, Any] = files.read(self.path if self.status == "ok" else self.failed)
@@ -81,8 +97,22 @@ class OutcomeFile:
     def write(self, outcome: dict[str, Any]) -> None:
         """Write the outcome, atomically, in place of any other."""
         well = outcome["status"] == "ok"
-        files.write(self.path if well else self.failed, outcome)
+        path = self.path if well else self.failed
+        try:
+            files.write(path, outcome)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not self._give_up_reserve():
+                raise
+            files.write(path, outcome)
         (self.failed if well else self.path).unlink(missing_ok=True)
+
+    def _give_up_reserve(self) -> bool:
+        """Make room on a full disk; whether there was any left to make."""
+        for folder in (self.path.parent, self.path.parent.parent):
+            if (folder / RESERVE).exists():
+                (folder / RESERVE).unlink()
+                return True
+        return False
 
     def remove(self) -> None:
         """Forget the outcome."""
@@ -100,6 +130,7 @@ class Job:
         data: folder of the real files, or None for the synthetic stand-in.
         checkpoint: file that a full training keeps itself in.
         started: when the process was started, by the one clock.
+        early_end_seconds: after so many from its start the phase ends with what it has; None: it takes its time.
     """
 
     phase: str
@@ -112,6 +143,7 @@ class Job:
     outcome: OutcomeFile
     checkpoint: Path
     started: float | None = None
+    early_end_seconds: float | None = None
 
     @property
     def file(self) -> Path:

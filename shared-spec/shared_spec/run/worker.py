@@ -15,7 +15,7 @@ import psutil
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.machine import topology
+from shared_spec.machine import memory, topology
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
@@ -95,9 +95,9 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     """Run the phase, alone or as one of its ranks; return its part of the outcome."""
     entered, phase, setting = monotonic(), phases.BY_NAME[job.phase], job.setting
     progress(0.0, "starting")
-    before_framework = psutil.Process().memory_info().rss
+    before_framework = memory.resident_bytes()
     backend = make_backend(platform, setting.spec, setting.device, setting.precision, setting.engine)
-    built, before_model = monotonic(), psutil.Process().memory_info().rss
+    built, before_model = monotonic(), memory.resident_bytes()
     if phase.ranks == "all" and backend.group.size != setting.ranks:
         raise UserError(f"{setting.ranks} ranks were asked for, and {backend.group.size} came together.")
     context = Context(backend, job, progress)
@@ -153,7 +153,12 @@ def connect(platform: Platform, device: str) -> ranks.Group:
     Raises:
         UserError: the framework is not installed, or cannot connect ranks on this device.
     """
-    group: ranks.Group = _imported(platform, platform.group)(device)
+    make = _imported(platform, platform.group)
+    try:
+        group: ranks.Group = make(device)
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise UserError(f"{ranks.stale(platform.launcher_env)} The ranks cannot be connected: {words}") from error
     return group
 
 
