@@ -16,9 +16,9 @@ from mlx import nn
 from mlx.utils import tree_unflatten
 
 from bench_mlx.model import DeiT
-from bench_mlx.ops import enable_grad, join
+from bench_mlx.ops import attention_backward, enable_grad, join
 from bench_mlx.ranks import MlxGroup, group, on_host
-from shared_spec.backend import OutOfMemory
+from shared_spec.backend import DeviceWatchdog, OutOfMemory
 from shared_spec.errors import UserError
 from shared_spec.ranks import Group
 from shared_spec.workload import params as canonical
@@ -27,6 +27,9 @@ from shared_spec.workload.spec import Spec
 Batch = tuple[mx.array, ...]
 """Images, and targets where there are any."""
 Arrays = dict[str, mx.array]
+
+WORKING_SET = "recommended_working_set_bytes"
+"""Detail by which the search for the largest batch knows what macOS wants the GPU to take (run/max_batch.py)."""
 
 IN_FLIGHT = 2
 """Results under way at a time: one is computed while the next is queued, so that the device never waits for Python.
@@ -61,9 +64,17 @@ def _select_device(device: str) -> None:
     mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
 
 
+WATCHDOG = ("Impacting Interactivity", "GPU Timeout", "CallbackErrorTimeout")
+"""Metal, of a command buffer that macOS has stopped."""
+WATCHDOG_HELP = (
+    "macOS stopped the GPU's work because it went on for too long while the display needed the GPU; measure with the "
+    "display asleep or over ssh, close what draws, and with --max-batch keep batches smaller"
+)
+
+
 @contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Raise what MLX reports of exhausted memory as OutOfMemory; also a decorator."""
+def _device_errors() -> Iterator[None]:
+    """Raise what MLX reports of exhausted memory, or of work that was stopped, as what it is; also a decorator."""
     try:
         yield
     except MemoryError as error:
@@ -71,6 +82,8 @@ def _memory_errors() -> Iterator[None]:
     except RuntimeError as error:
         if any(text in str(error) for text in OUT_OF_MEMORY):
             raise OutOfMemory(str(error)) from error
+        if any(text in str(error) for text in WATCHDOG):
+            raise DeviceWatchdog(f"{WATCHDOG_HELP} ({error})") from error
         raise
 
 
@@ -88,6 +101,10 @@ class MlxBackend:
         _select_device(device)
         self.spec, self.device, self.precision, self.engine = spec, device, precision, engine
         self.group = group(device)
+        self._working_set = _fence(device)
+        tokens = (spec.model.image_size // spec.model.patch_size) ** 2 + 1
+        heads = spec.model.heads
+        self._attention_shape = (spec.training.batch_size, tokens, 3, heads, spec.model.dim // heads)
         self._dtype = mx.bfloat16 if precision == "bf16" else mx.float32
         self._model = DeiT(spec)
         self._layout = canonical.FlatLayout(spec)
@@ -114,13 +131,15 @@ class MlxBackend:
             "details": {
                 "architecture": info.get("architecture"),
                 "device_memory_bytes": info.get("total_memory", info.get("memory_size")),
+                WORKING_SET: self._working_set,
+                "attention_backward": attention_backward(self._attention_shape, self._dtype),
                 "cache_limit_bytes": _cache_limit(),
                 "steps_in_flight": IN_FLIGHT,
                 "openblas": _openblas_loaded() if on_cpu else None,
             },
         }
 
-    @_memory_errors()
+    @_device_errors()
     def load_params(self, params: Mapping[str, np.ndarray]) -> None:
         canonical.check(self.spec, params, "load_params")
         zeros = mx.zeros(sum(self._layout.sizes))  # takes no memory before the first step
@@ -129,7 +148,7 @@ class MlxBackend:
     def export_params(self) -> canonical.Params:
         return self._layout.by_name(on_host(self._state["param"]))
 
-    @_memory_errors()
+    @_device_errors()
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         values = {
             kind: {key.removeprefix(f"{kind}/"): state[key] for key in state if key.startswith(f"{kind}/")}
@@ -147,23 +166,23 @@ class MlxBackend:
             state |= {f"{kind}/{name}": value for name, value in by_name.items()}
         return state
 
-    @_memory_errors()
+    @_device_errors()
     def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
         return (mx.array(images),) if targets is None else (mx.array(images), mx.array(targets))
 
-    @_memory_errors()
+    @_device_errors()
     def train_step(self, batch: Batch, lr: float) -> mx.array:
         self._inference_params.clear()
         # A new number would be a new compilation, a new array is not.
         return self._dispatch(self._compiled_step(*batch, mx.array(lr, mx.float32)), self._state)
 
-    @_memory_errors()
+    @_device_errors()
     def infer(self, batch: Batch) -> mx.array:
         if not self._inference_params:  # cast once, for as long as the parameters stay as they are
             self._inference_params.update(self._weights())
         return self._dispatch(self._compiled_forward(self._inference_params, batch[0]))
 
-    @_memory_errors()
+    @_device_errors()
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
         _, gradients = self._compiled_gradients(self._weights(), *batch)
         return {name: self._to_float32(value) for name, value in gradients.items()}
@@ -175,18 +194,18 @@ class MlxBackend:
     def preprocess(self, batch: Batch) -> mx.array:
         return self._model.preprocess(batch[0]).transpose(0, 2, 3, 1)
 
-    @_memory_errors()
+    @_device_errors()
     def synchronize(self, *handles: mx.array) -> None:
         """Evaluate the handles, then wait: mx.synchronize alone returns at once over what nobody dispatched."""
         mx.eval(*handles)
         mx.synchronize()
         self._in_flight.clear()
 
-    @_memory_errors()
+    @_device_errors()
     def to_numpy(self, handle: mx.array) -> np.ndarray:
         return self._to_float32(handle)
 
-    @_memory_errors()
+    @_device_errors()
     def matmul(self, n: int) -> mx.array:
         if n not in self._matmul_operands:
             a, b = (mx.random.normal((n, n), key=mx.random.key(seed)).astype(self._dtype) for seed in range(2))
@@ -296,6 +315,17 @@ def _norm(gradient: mx.array) -> mx.array:
     rest = gradient.size % NORM_PIECE
     pieces = mx.square(gradient[: gradient.size - rest]).reshape(-1, NORM_PIECE).sum(-1)
     return mx.sqrt(pieces.sum() + mx.square(gradient[gradient.size - rest :]).sum())
+
+
+def _fence(device: str) -> int | None:
+    """Hold MLX to the working set that macOS recommends, bytes, which is returned; None where there is no such figure.
+
+    MLX's own limit is half as much again, which makes a Mac swap, or worse.
+    """
+    recommended = mx.device_info().get("max_recommended_working_set_size") if device == "gpu" else None
+    if recommended:
+        mx.set_memory_limit(int(recommended))
+    return int(recommended) if recommended else None
 
 
 def _cache_limit() -> int:

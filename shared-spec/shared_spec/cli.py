@@ -21,7 +21,7 @@ from shared_spec import files, ranks
 from shared_spec.conformance.checks import run_checks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance, topology
-from shared_spec.platform import Platform
+from shared_spec.platform import Platform, Threads
 from shared_spec.results import privacy
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Conformance
@@ -76,12 +76,12 @@ def _options(platform: Platform) -> Callable[[Command], Command]:
     return add
 
 
-def _enter_worker_env(platform: Platform, device: str, engine: str) -> None:
+def _enter_worker_env(platform: Platform, device: str, engine: str, threads: Threads | None = None) -> None:
     """Start this process anew with the platform's environment, unless it has it: libraries read it at load time."""
     marker = "DEIT_BENCH_WORKER"
     if os.environ.get(marker) != "1":
-        local_size = platform.world().local_size
-        env = {**os.environ, **platform.worker_env(device, engine, local_size), marker: "1"}
+        threads = threads or topology.threads(platform.world().local_size)
+        env = {**os.environ, **platform.worker_env(device, engine, threads), marker: "1"}
         os.execve(sys.executable, [sys.executable, "-m", platform.package, *sys.argv[1:]], env)
 
 
@@ -147,16 +147,25 @@ def _run_command(platform: Platform) -> click.Command:
         "--rank-timeout", type=click.FloatRange(1), default=ranks.DEFAULT_TIMEOUT, show_default=True,
         help="Seconds of silence after which a process of several is given up.",
     )  # fmt: skip
+    @click.option(
+        "--threads", type=click.IntRange(1), help="Compute threads of each process on a CPU.  [default: one a core]"
+    )
+    @click.option(
+        "--cores", type=click.Choice(["performance", "all"]), default="performance", show_default=True,
+        help="Which cores of a CPU compute, where it has two kinds.",
+    )  # fmt: skip
+    @click.option("--emulated", is_flag=True, help="Measure bf16 even where the machine has no instructions for it.")
     @click.option("--json-events", is_flag=True, help="Tell programs what happens: one JSON object a line.")
     def command(
         spec_path: Path | None, profile: str, data: str | None, phases_text: str | None, json_events: bool, out: Path,
-        fresh: bool, keep_weights: bool, largest_batch: int, memory_share: float, scaling: Scaling, **setting: Any,
+        fresh: bool, keep_weights: bool, largest_batch: int, memory_share: float, scaling: Scaling, emulated: bool,
+        **setting: Any,
     ) -> None:  # fmt: skip
         """Measure this machine and write one result file."""
         spec = load_spec(spec_path)
         request = Request(
             platform, Setting(spec, profile, **setting), _chosen_phases(phases_text, spec.profile(profile).phases), out,
-            data or None, fresh, largest_batch, memory_share, keep_weights, scaling,
+            data or None, fresh, largest_batch, memory_share, keep_weights, scaling, emulated,
         )  # fmt: skip
         if platform.world().size > 1:
             _run_as_rank(request, json_events)
@@ -191,8 +200,9 @@ def _run_as_rank(request: Request, json_events: bool) -> None:
     platform, setting, world = request.platform, request.setting, request.platform.world()
     if setting.ranks not in (1, world.size):
         raise UserError(f"--nproc {setting.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
-    _enter_worker_env(platform, setting.device, setting.engine)
-    topology.take_core_share(world.local_rank, world.local_size)
+    local = replace(setting, ranks=world.local_size)
+    _enter_worker_env(platform, setting.device, setting.engine, local.compute_threads())
+    setting.take_cores(world.local_rank, world.local_size)
     os.environ[ranks.TIMEOUT_ENV] = str(setting.rank_timeout)
     group = worker.connect(platform, setting.device)
     request = replace(request, setting=replace(setting, ranks=group.size))
@@ -307,7 +317,9 @@ def _info_command(platform: Platform) -> click.Command:
         """Print what would run here, as JSON: backend, environment, versions."""
         spec = load_spec(spec_path)
         _enter_worker_env(platform, device, engine)
-        worker_env = platform.worker_env(device, engine, 1)  # before a framework binds this process to a core
+        worker_env = platform.worker_env(
+            device, engine, topology.threads()
+        )  # before a framework binds this process to a core
         backend = worker.make_backend(platform, spec, device, precision, engine)
         content = {
             "platform": platform.name,

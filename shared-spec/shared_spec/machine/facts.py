@@ -13,8 +13,8 @@ from typing import Any
 import cpuinfo
 import psutil
 
-from shared_spec.machine import nvml, topology
-from shared_spec.machine.probe import command_output, first_line, whole_number
+from shared_spec.machine import hardware, limits, nvml, topology
+from shared_spec.machine.probe import command_output, first_line, rooted, whole_number
 
 Facts = dict[str, Any]
 """Plain values by name; None where the system does not tell."""
@@ -41,6 +41,7 @@ def collect(device: str = "cpu") -> Facts:
         "swap_bytes": psutil.swap_memory().total,
         "user_settings": user_settings(),
         **(_mac() if sys.platform == "darwin" else _linux()),
+        **hardware.facts(),
         **({"cuda_kernel_cache": cuda_kernel_cache(), **nvml.facts()} if device == "cuda" else {}),
     }
 
@@ -76,7 +77,6 @@ def _mac() -> Facts:
     return {
         "macos_build": command_output("sw_vers", "-buildVersion"),
         "cpu_sockets": whole_number(command_output("sysctl", "-n", "hw.packages")),
-        "cpu_performance_cores": whole_number(command_output("sysctl", "-n", "hw.perflevel0.physicalcpu")),
         "rosetta": translated == "1" if translated is not None else None,
         "power_mode": power_mode.group(1) if power_mode else None,
     }
@@ -85,7 +85,7 @@ def _mac() -> Facts:
 def _linux() -> Facts:
     cpu = "/sys/devices/system/cpu"
     no_turbo, boost = first_line(f"{cpu}/intel_pstate/no_turbo"), first_line(f"{cpu}/cpufreq/boost")
-    packages = {first_line(path) for path in Path(cpu).glob("cpu[0-9]*/topology/physical_package_id")}
+    packages = {path.read_text().strip() for path in rooted(cpu).glob("cpu[0-9]*/topology/physical_package_id")}
     max_khz = whole_number(first_line(f"{cpu}/cpu0/cpufreq/cpuinfo_max_freq"))
     return {
         "distribution": _distribution(),
@@ -98,12 +98,12 @@ def _linux() -> Facts:
         "power_mode": first_line("/sys/firmware/acpi/platform_profile"),
         "cpu_turbo": no_turbo == "0" if no_turbo is not None else boost == "1" if boost is not None else None,
         "cpu_smt": first_line(f"{cpu}/smt/control"),
-        "numa_nodes": len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or None,
+        "numa_nodes": len(list(rooted("/sys/devices/system/node").glob("node[0-9]*"))) or None,
         "transparent_hugepages": first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
         "container": _container(),
         "virtual_machine": "hypervisor" in (_cpuinfo_field("flags") or "").split(),
-        "memory_limit_bytes": topology.memory_limit(),
-        "cpu_quota_cores": topology.cpu_quota(),
+        "memory_limit_bytes": limits.memory_limit(),
+        "cpu_quota_cores": limits.cpu_quota(),
     }
 
 
@@ -117,7 +117,7 @@ def _distribution() -> str | None:
 def _cpuinfo_field(name: str) -> str | None:
     """The first processor's line of that name in /proc/cpuinfo; None where there is none."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in rooted("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == name:
                 return value.strip()
@@ -125,9 +125,9 @@ def _cpuinfo_field(name: str) -> str | None:
 
 
 def _container() -> str | None:
-    if Path("/.dockerenv").exists():
+    if rooted("/.dockerenv").exists():
         return "docker"
-    if Path("/run/.containerenv").exists():
+    if rooted("/run/.containerenv").exists():
         return "podman"
     return os.environ.get("container")  # noqa: SIM112  (systemd spells it so)
 
@@ -152,7 +152,7 @@ def state(device: str, now: datetime) -> Facts:
         "hottest_sensor_celsius": max(celsius, default=None),
         "cpu_clock_mhz": frequency.current if frequency else None,
         "on_ac_power": _on_ac_power(),
-        **({"cpu_speed_limit_percent": _mac_speed_limit()} if sys.platform == "darwin" else {}),
+        **({"cpu_speed_limit_percent": _mac_speed_limit(), **hardware.mac_state()} if sys.platform == "darwin" else {}),
         **(nvml.state() if device == "cuda" else {}),
     }
 

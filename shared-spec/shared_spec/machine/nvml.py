@@ -143,6 +143,7 @@ def facts(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str
     ask: Ask = gpu.ask if gpu else _no_answer
     memory, cuda = ask("nvmlDeviceGetMemoryInfo"), _of_system(gpu, "nvmlSystemGetCudaDriverVersion_v2")
     ecc, mig = ask("nvmlDeviceGetEccMode"), ask("nvmlDeviceGetMigMode")
+    capability, display = ask("nvmlDeviceGetCudaComputeCapability"), ask("nvmlDeviceGetDisplayActive")
     return {
         "gpu_name": ask("nvmlDeviceGetName"),
         "gpu_count": _of_system(gpu, "nvmlDeviceGetCount"),
@@ -154,6 +155,10 @@ def facts(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str
         "gpu_max_memory_clock_mhz": ask("nvmlDeviceGetMaxClockInfo", CLOCK_MEMORY),
         "gpu_ecc": None if ecc is None else bool(ecc[0]),
         "gpu_mig": None if mig is None else mig[0] == MIG_ENABLED,
+        "gpu_compute_capability": None if capability is None else f"{capability[0]}.{capability[1]}",
+        "gpu_display_active": None if display is None else bool(display),
+        "gpu_pcie_max_generation": ask("nvmlDeviceGetMaxPcieLinkGeneration"),
+        "gpu_pcie_max_width": ask("nvmlDeviceGetMaxPcieLinkWidth"),
         "gpu_pcie_generation": ask("nvmlDeviceGetCurrPcieLinkGeneration"),
         "gpu_pcie_width": ask("nvmlDeviceGetCurrPcieLinkWidth"),
     }
@@ -179,8 +184,9 @@ def state(nvml: Any = None, environ: Mapping[str, str] = os.environ, own_process
         ask: Ask = connect(nvml or load(), environ).ask
     except NoGpu:
         ask = _no_answer
-    utilisation = ask("nvmlDeviceGetUtilizationRates")
+    utilisation, memory = ask("nvmlDeviceGetUtilizationRates"), ask("nvmlDeviceGetMemoryInfo")
     return {
+        "gpu_memory_free_bytes": None if memory is None else memory.free,
         "gpu_temperature_celsius": ask("nvmlDeviceGetTemperature", TEMPERATURE_GPU),
         "gpu_memory_temperature_celsius": _memory_temperature(ask),
         "gpu_sm_clock_mhz": ask("nvmlDeviceGetClockInfo", CLOCK_SM),

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from shared_spec.errors import UserError
+from shared_spec.machine import memory
 from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
@@ -123,7 +124,7 @@ class _Guard(threading.Thread):
         started, watched = monotonic(), psutil.Process(self.process.pid)
         while self.process.poll() is None:
             try:
-                taken = watched.memory_info().rss
+                taken = memory.taken_bytes(watched)
             except psutil.Error:
                 return
             self.over_memory = self.limits.memory_bytes is not None and taken > self.limits.memory_bytes

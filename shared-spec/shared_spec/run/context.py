@@ -21,6 +21,10 @@ from shared_spec.run.job import Job
 from shared_spec.workload import params
 from shared_spec.workload.spec import Profile, Spec
 
+RANKS_UNMETERED = (
+    "no meter of this system sees all ranks and nothing else; `--power-watts` takes what a wall meter shows"
+)
+
 
 @dataclass
 class Context:
@@ -67,9 +71,7 @@ class Context:
     def meter(self) -> Meter:
         setting = self.job.setting
         if setting.ranks > 1 and setting.power_watts is None:
-            return Unmetered(
-                "no meter of this system sees all ranks and nothing else; --power-watts takes what a wall meter shows"
-            )
+            return Unmetered(RANKS_UNMETERED)
         return open_meter(setting.device, setting.power_watts, monotonic)
 
     @contextlib.contextmanager

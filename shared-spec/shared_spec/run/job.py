@@ -7,13 +7,17 @@ from typing import Any, Literal, NamedTuple, Self
 
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
+from shared_spec.machine import topology
 from shared_spec.measure.convergence import Stop
+from shared_spec.platform import Threads
 from shared_spec.results import privacy
 from shared_spec.results.format import FailureKind
 from shared_spec.workload.spec import Profile, Spec, parse_spec
 
 EXIT_USER_ERROR = 3
 """Exit status of a phase process that cannot run at all here; its last line of stderr says why."""
+
+CoreKind = Literal["performance", "all"]
 
 PARENT_ENV = "DEIT_BENCH_PARENT"
 """Process id of the `run` that a rank belongs to."""
@@ -27,6 +31,8 @@ class Setting:
         stop: whether a full training ends at the target or after all epochs.
         power_watts: what a wall meter shows, where the user reads one.
         ranks: how many processes train together.
+        cores: which kind of cores a CPU run is for, "performance" or "all" ("performance" is all where they are alike).
+        threads: compute threads of each process on a CPU, where the user chose.
         rank_timeout: seconds of silence after which a rank is given up.
     """
 
@@ -38,11 +44,28 @@ class Setting:
     stop: Stop = "epochs"
     power_watts: float | None = None
     ranks: int = 1
+    cores: CoreKind = "performance"
+    threads: int | None = None
     rank_timeout: float = shared_ranks.DEFAULT_TIMEOUT
 
     @property
     def profile(self) -> Profile:
         return self.spec.profile(self.profile_name)
+
+    def compute_threads(self) -> Threads:
+        """The compute threads of each process.
+
+        Raises:
+            UserError: more are asked for than this machine runs.
+        """
+        return topology.threads(self.ranks, self.cores, self.threads)
+
+    def take_cores(self, part: int, parts: int) -> None:
+        """Keep this process to its part of the cores that the run is for: on a GPU, of all."""
+        if self.device == "cpu":
+            topology.take_core_share(part, parts, self.cores, self.threads)
+        else:
+            topology.take_core_share(part, parts)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Request:
         largest_batch: no larger batch is tried.
         memory_share: part of the physical memory that a try may take where the device has none of its own.
         keep_weights: leave the final weights of each full training beside the result.
+        emulated: bf16 is wanted even where it is emulated.
         scaling: what grows with the number of ranks: nothing ("strong") or the global batch ("weak").
     """
 
@@ -36,6 +37,7 @@ class Request:
     memory_share: float = 0.7
     keep_weights: bool = False
     scaling: Scaling = "strong"
+    emulated: bool = False
 
     @property
     def batch_size(self) -> int:

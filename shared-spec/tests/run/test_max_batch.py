@@ -35,7 +35,7 @@ class Machine:
 @pytest.mark.parametrize("capacity", [32, 33, 47, 64, 100, 1000, 4095])
 def test_finds_the_largest_batch_to_within_its_resolution(capacity: int) -> None:
     machine = Machine(capacity)
-    found = search(machine.attempt, 32, 65536, None)
+    found = search(machine.attempt, 32, 65536, lambda: None)
     assert found.batch_size is not None
     assert found.batch_size <= capacity < found.batch_size * (1 + 1 / 16) + 2
     assert [t.batch_size for t in found.tries] == machine.asked
@@ -44,7 +44,7 @@ def test_finds_the_largest_batch_to_within_its_resolution(capacity: int) -> None
 
 def test_goes_no_further_than_it_may() -> None:
     machine = Machine(10**9)
-    found = search(machine.attempt, 32, 300, None)
+    found = search(machine.attempt, 32, 300, lambda: None)
     assert found.batch_size == 300
     assert machine.asked == [32, 64, 128, 256, 300]
     assert found.ended_by == "--max-batch 300"
@@ -52,7 +52,7 @@ def test_goes_no_further_than_it_may() -> None:
 
 def test_never_tries_what_would_not_fit_a_shared_memory() -> None:
     machine = Machine(10**9)
-    found = search(machine.attempt, 32, 65536, 5 * GIB)
+    found = search(machine.attempt, 32, 65536, lambda: 5 * GIB)
     assert max(machine.asked) * 10 * 2**20 + GIB <= 5 * GIB
     assert found.batch_size is not None
     assert found.batch_size > 350  # 409 would fill the bound
@@ -61,14 +61,14 @@ def test_never_tries_what_would_not_fit_a_shared_memory() -> None:
 
 @pytest.mark.parametrize("verdict", [OUT_OF_MEMORY, TOO_SLOW])
 def test_a_first_batch_that_does_not_fit_is_told(verdict: str) -> None:
-    found = search(Machine(20, verdict).attempt, 32, 65536, None)
+    found = search(Machine(20, verdict).attempt, 32, 65536, lambda: None)
     assert found.tries[0].outcome == verdict
     assert found.batch_size is None or found.batch_size <= 20
 
 
 def test_a_fault_ends_the_search_and_is_not_taken_for_memory() -> None:
     machine = Machine(100, FAULT)
-    found = search(machine.attempt, 32, 65536, None)
+    found = search(machine.attempt, 32, 65536, lambda: None)
     assert machine.asked == [32, 64, 128]
     assert found.batch_size == 64
     assert found.ended_by == "batch 128: fault"
