@@ -1,12 +1,14 @@
 """Peaks and parts of the memory that a phase took."""
 
 from collections.abc import Iterator
+from functools import cache
 
 from aggregate.analysis.metrics import Figure, absent
 from aggregate.analysis.plausibility import Problems
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import PEAKS, Memory
 from shared_spec.workload import params
+from shared_spec.workload.spec import Spec
 
 MAX_DEVICE_BYTES = 2**40
 """Beyond the memory of any one device."""
@@ -51,7 +53,7 @@ def _part(metric: str, value: int | None, result: Result) -> Figure:
 
 def contradictions(memory: Memory, here: str, result: Result) -> Problems:
     """Peaks too small for the weights, or too large for any machine: bytes that are kilobytes, or the reverse."""
-    weights, installed = 4 * params.count(result.spec.content), result.environment.get("memory_bytes")
+    weights, installed = _bytes_of_weights(result.spec.content), result.environment.get("memory_bytes")
     for name, measured in memory.items():
         if measured is None or name not in (*PEAKS, *result.headline_memory):
             continue
@@ -59,3 +61,8 @@ def contradictions(memory: Memory, here: str, result: Result) -> Problems:
         if not weights <= measured <= max(most, weights):
             between = f"not between the weights' {weights:,} bytes and what a machine has"
             yield f"{here}/{name}", f"is {measured:,}: {between}"
+
+
+@cache
+def _bytes_of_weights(spec: Spec) -> int:
+    return 4 * params.count(spec)

@@ -5,13 +5,9 @@ A file is read in one straight line: bytes, JSON, this version's words, this pro
 
 import contextlib
 import gc
-import gzip
 import hashlib
-import io
 import os
-import stat
 import unicodedata
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +23,7 @@ from shared_spec.results.upgrade import OLDER_VERSIONS, upgrade
 
 PATTERNS = ("*.json", "*.json.gz")
 MAX_BYTES = 64 * 2**20
-"""A full run on a fast GPU keeps some 200,000 samples: about 5 MB."""
-TOO_LARGE = f"is larger than the {MAX_BYTES // 2**20} MiB that a result file may have"
+"""Of a file, unpacked. A full run on a fast GPU keeps some 200,000 samples: about 5 MB."""
 MAX_PROBLEMS = 100
 """Problems listed of one file; the rest are counted."""
 
@@ -122,8 +117,8 @@ def _read(path: Path) -> Result:
         _Refused: it is none, or not a valid one.
     """
     try:
-        data = _bytes(path)
-        content = _clean_all(files.loads(_unpacked(data, path).decode("utf-8")))
+        data = files.read_bytes(path, MAX_BYTES)
+        content = _clean_all(files.loads(data.decode("utf-8")))
         result = format.parse(_upgraded(content))
         if problems := list(contradictions.problems(result)):
             raise _Refused(problems)
@@ -141,42 +136,6 @@ def _read(path: Path) -> Result:
     except ValueError as error:
         message = f"is not valid JSON ({error}); it may be truncated"
     raise _Refused([("", message)])
-
-
-def _bytes(path: Path) -> bytes:
-    """The content of a file, opened only if it is one and not too large.
-
-    Raises:
-        UserError: it is no regular file, or larger than MAX_BYTES.
-        OSError: it cannot be read.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError("is not a regular file")
-    if status.st_size <= MAX_BYTES:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) <= MAX_BYTES:
-            return data
-    raise UserError(TOO_LARGE)
-
-
-def _unpacked(data: bytes, path: Path) -> bytes:
-    """What is in a .gz file, whatever that claims to be the size of it; what any other file holds.
-
-    Raises:
-        UserError: it is no such file, or larger than MAX_BYTES when unpacked.
-    """
-    if path.suffix != ".gz":
-        return data
-    try:
-        with gzip.open(io.BytesIO(data)) as file:
-            unpacked = file.read(MAX_BYTES + 1)
-    except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"is not valid gzip ({error}); it may be truncated") from None
-    if len(unpacked) > MAX_BYTES:
-        raise UserError(f"{TOO_LARGE}, when unpacked")
-    return unpacked
 
 
 def _upgraded(content: Any) -> Any:
@@ -241,9 +200,9 @@ def _clean_all(value: Any) -> Any:
         return clean(value)
     if isinstance(value, dict):
         return {clean(key): _clean_all(item) for key, item in value.items()}
-    return [_clean_all(item) for item in value] if isinstance(value, list) and not _floats(value) else value
+    return [_clean_all(item) for item in value] if isinstance(value, list) and not _numbers(value) else value
 
 
-def _floats(array: list[Any]) -> bool:
-    """Whether it is of floats alone, as most of what a result holds is: nothing to look at one by one."""
-    return all(type(item) is float for item in array)
+def _numbers(array: list[Any]) -> bool:
+    """Whether it is of numbers alone, as most of what a result holds is: nothing to look at one by one."""
+    return all(type(item) in (float, int) for item in array)

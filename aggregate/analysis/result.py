@@ -18,7 +18,7 @@ class Result:
     Attributes:
         file: name of its file, without the folder.
         content: what the file says; texts are on one line and free of control characters.
-        sha256: of the file's bytes; a report says by it which file it is made from.
+        sha256: of the file's bytes, unpacked; a report says by it which file it is made from.
     """
 
     file: str

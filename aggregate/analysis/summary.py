@@ -12,7 +12,7 @@ COLUMNS = {
     "run": "letter in tables and plots of what was measured, once or several times",
     "runs": "result files behind it",
     "file": "their names",
-    "file_sha256": "SHA-256 of their bytes",
+    "file_sha256": "SHA-256 of their bytes, unpacked",
     "run_id": "identities of the runs",
     "created": "UTC time of the start of the first",
     "platform": "which of the benchmark's platforms",

@@ -65,7 +65,7 @@ def growth(run: Run) -> list[str]:
         ("inference", slowdown(series.by_batch(run, "inference_throughput"))),
     )
     texts = [of_memory(memory)] if memory else []
-    return texts + [of_slowdown(what, found) for what, found in slower if found]
+    return texts + [of_slowdown(what, where) for what, where in slower if where]
 
 
 def of_memory(growth: MemoryGrowth) -> str:

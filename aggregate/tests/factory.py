@@ -419,17 +419,17 @@ def with_losses(content: dict[str, Any], losses: list[float | None], repeat: int
 
 def outcome(result: dict[str, Any], phase: str) -> dict[str, Any]:
     """The first outcome of a phase."""
-    found: dict[str, Any] = next(o for o in result["phases"] if o["phase"] == phase)
-    return found
+    first: dict[str, Any] = next(o for o in result["phases"] if o["phase"] == phase)
+    return first
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """Paths of everything in a result, of long arrays the first two items."""
-    found = [path] if path else []
+    paths = [path] if path else []
     items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
     for key, item in items:
-        found += leaves(item, (*path, key))
-    return found
+        paths += leaves(item, (*path, key))
+    return paths
 
 
 def table_of(*contents: dict[str, Any]) -> Table:

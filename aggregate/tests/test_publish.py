@@ -22,7 +22,7 @@ def test_check_says_that_nothing_was_trained_to_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
         ({"spec": small_spec()}, "no  not the standard workload (/name is tiny"),
         ({"conformance": False}, "no  conformance failed: failed logits"),
@@ -34,18 +34,18 @@ def test_check_says_that_nothing_was_trained_to_the_end(tmp_path: Path) -> None:
         ({"device_name": "box at 192.168.0.7"}, "no  an address of a private network at /phases/0/backend/device/name"),
     ],
 )
-def test_check_of_a_result_that_is_not_fit(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_check_of_a_result_that_is_not_fit(tmp_path: Path, change: dict[str, Any], text: str) -> None:
     done = call("check", save(make_result(**change), tmp_path))
     assert done.exit_code == 1
-    assert said in done.stdout
+    assert text in done.stdout
     assert done.stdout.endswith("Not fit to be published.\n")
 
 
 def test_check_of_what_is_changed_unknown_or_broken(tmp_path: Path) -> None:
-    for change, said in (({"git_clean": False}, "a checkout with changes"), ({"git_commit": None}, "which commit")):
+    for change, text in (({"git_clean": False}, "a checkout with changes"), ({"git_commit": None}, "which commit")):
         result = make_result()
         result["software"] |= change
-        assert said in call("check", save(result, tmp_path)).stdout
+        assert text in call("check", save(result, tmp_path)).stdout
     assert "/engine" in call("check", save(make_result() | {"engine": ""}, tmp_path)).stdout
     assert call("check", tmp_path / "missing.json").exit_code == 1
     versions = make_result()

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from bench_torch_ipex.inference import Inference
 from bench_torch_ipex.model import DeiT
-from bench_torch_ipex.ops import has_onednn, product
+from bench_torch_ipex.ops import has_onednn, product, trains_on_onednn
 from bench_torch_ipex.ranks import group
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
@@ -90,6 +91,7 @@ class TorchBackend:
         torch.set_float32_matmul_precision("highest")
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._matmul_operands: dict[int, tuple[Tensor, Tensor]] = {}
+        self._inference: Inference | None = None
         self._fresh_model()
 
     def describe(self) -> dict[str, Any]:
@@ -116,7 +118,8 @@ class TorchBackend:
                 "onednn_version": _built_with(r"MKL-DNN v([\d.]+)"),
                 "onednn_isa": self._ipex._C._get_current_onednn_isa_level() if self._ipex else None,
                 "mkl_version": _built_with(r"Math Kernel Library Version ([\d.]+)"),
-                "linear_layers": "oneDNN, packed for inference" if has_onednn(self._dtype) else "PyTorch's choice",
+                "training_products": "oneDNN" if trains_on_onednn(self._dtype) else "PyTorch's choice",
+                "inference_products": "oneDNN, packed, fused" if has_onednn(self._dtype) else "PyTorch's choice",
                 "threads": torch.get_num_threads(),
             },
         }
@@ -163,13 +166,23 @@ class TorchBackend:
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = lr
         self._optimizer.step()
+        self._inference = None  # of the weights before this step
         self._optimizer.zero_grad(set_to_none=True)
         return torch.stack((loss, norm))
 
     @_memory_errors()
     def infer(self, batch: Batch) -> Tensor:
-        with torch.inference_mode(), self._autocast():
-            return self._model(batch[0]).float()
+        with torch.inference_mode():
+            if has_onednn(self._dtype):
+                return self._packed_for(len(batch[0]))(batch[0]).float()
+            with self._autocast():
+                return self._model(batch[0]).float()
+
+    def _packed_for(self, batch_size: int) -> Inference:
+        """The forward pass with the weights as they are now."""
+        if self._inference is None or self._inference.batch_size != batch_size:
+            self._inference = Inference(self._model, self._dtype, batch_size)
+        return self._inference
 
     @_memory_errors()
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
@@ -204,7 +217,7 @@ class TorchBackend:
             a, b = (torch.randn(n, n, generator=generator).to(self._dtype) for _ in range(2))
             self._matmul_operands = {n: (a, b)}
         a, b = self._matmul_operands[n]
-        return product(a, b) if has_onednn(self._dtype) else a @ b.t()
+        return product(a, b) if trains_on_onednn(self._dtype) else a @ b.t()
 
     def reset_peak_memory(self) -> None:
         """The device is the host: the harness reads the process's high-water mark."""
@@ -215,11 +228,12 @@ class TorchBackend:
     def _fresh_model(self) -> None:
         o = self.spec.optimizer
         self._model = DeiT(self.spec).train()
+        self._inference = None
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self._model, o.weight_decay), betas=(o.beta1, o.beta2), eps=o.eps, fused=True
         )
         if self._ipex is not None:
-            # Weights stay plain float32: packed ones are hidden from the optimiser, and ops.py packs for inference.
+            # Weights stay plain float32: packed ones are hidden from the optimiser, and inference.py packs its own.
             self._model, self._optimizer = self._ipex.optimize(
                 self._model, optimizer=self._optimizer, dtype=torch.float32, inplace=True, weights_prepack=False
             )

@@ -1,10 +1,11 @@
-"""How PyTorch computes the model's operators: linear layers and attention on oneDNN.
+"""How PyTorch computes the model's operators, by what the processor is.
 
-PyTorch hands float32 products to MKL, which keeps to AVX2 on processors that are not Intel's. oneDNN asks the processor
-what it has. docs/performance.md has the figures.
+PyTorch hands float32 products to MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN asks the processor
+what it has. On Intel's own MKL is the faster of the two, in the backward pass by far. docs/performance.md has the figures.
 """
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,21 @@ def has_onednn(dtype: torch.dtype) -> bool:
     return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+@cache
+def is_intel() -> bool:
+    """Whether this is Intel's own processor, as Linux tells; elsewhere PyTorch has no choice of libraries."""
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the processor multiplies tiles of bfloat16."""
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The layer x W^T + b: [..., K], [M, K] (or packed), [M] -> [..., M]."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
@@ -27,7 +43,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """`product` with gradients, all three products of a linear layer on oneDNN."""
+    """`product` with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -38,7 +54,12 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         of_rows, rows = gradient.flatten(0, -2), x.flatten(0, -2)  # [R, M], [R, K]
-        return product(gradient, weight.t()), _weight_gradient(of_rows, rows), of_rows.sum(0)
+        return _input_gradient(gradient, weight), _weight_gradient(of_rows, rows), of_rows.sum(0)
+
+
+def _input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
+    """[..., M], [M, K] -> [..., K]; on Intel's processors oneDNN is slow at a transposed second operand."""
+    return gradient @ weight if is_intel() else product(gradient, weight.t())
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
@@ -48,51 +69,36 @@ def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     return product(gradient.t(), x.t()) if gradient.shape[1] <= x.shape[1] else product(x.t(), gradient.t()).t()
 
 
-class Linear(nn.Linear):
-    """nn.Linear on oneDNN; without gradients the weight is packed once for as long as it and the shapes stay."""
+def trains_on_onednn(dtype: torch.dtype) -> bool:
+    """Whether linear layers of a training step go to oneDNN and not to where PyTorch sends them."""
+    return has_onednn(dtype) and not (dtype == torch.float32 and is_intel())
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs)
-        self._packed_for: Any = None
-        self._packed: tuple[Tensor, Tensor] | None = None
+
+class Linear(nn.Linear):
+    """nn.Linear, in training on oneDNN where that is faster; inference.py has its own."""
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        if not has_onednn(dtype):
+        if not (torch.is_grad_enabled() and trains_on_onednn(dtype)):
             return super().forward(x)
-        if torch.is_grad_enabled():
-            return _Product.apply(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))  # type: ignore[no-untyped-call]
-        return product(x.to(dtype), *self._pack(dtype, x.shape[:-1].numel()))
-
-    def _pack(self, dtype: torch.dtype, rows: int) -> tuple[Tensor, Tensor]:
-        """Weight, in the layout that oneDNN prefers for a product with this many rows, and bias."""
-        key = (self.weight._version, self.bias._version, dtype, rows)
-        if self._packed is None or self._packed_for != key:
-            weight, bias = self.weight.detach().to(dtype), self.bias.detach().to(dtype)
-            self._packed_for, self._packed = key, (torch.ops.mkldnn._reorder_linear_weight(weight, rows), bias)
-        return self._packed
+        return _Product.apply(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))  # type: ignore[no-untyped-call]
 
 
 class LayerNorm(nn.LayerNorm):
-    """Over the last axis, computed in float32: [..., D] -> [..., D].
-
-    In training it is a float32 operator, whose gradients are sums in float32. So too in inference on CPUs where oneDNN
-    has no bfloat16: PyTorch asks it all the same, and it raises.
-    """
+    """Over the last axis, as a float32 operator, whose gradients are sums in float32: [..., D] -> [..., D]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or not has_onednn(x.dtype):
-            return super().forward(x.float()).to(x.dtype)
-        return super().forward(x)
+        return super().forward(x.float()).to(x.dtype)
 
 
 def attention(qkv: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(D/H)) v: [B, N, 3, H, D/H] -> [B, N, H, D/H].
 
-    In bfloat16 written out, as batched products on oneDNN, which are faster than PyTorch's flash kernel.
+    In bfloat16 written out, as batched products on oneDNN, which are faster than PyTorch's flash kernel, but for
+    inference on AMX.
     """
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, D/H]
-    if qkv.dtype != torch.bfloat16:
+    if qkv.dtype != torch.bfloat16 or (has_amx() and not torch.is_grad_enabled()):
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return (scores.softmax(-1) @ v).transpose(1, 2)  # PyTorch's softmax keeps its sums in float32

@@ -26,8 +26,9 @@ PHASES = "ceiling,training,latency,inference"
 
 
 def environment_of(**env: str) -> dict[str, str]:
+    """The environment of processes that find the fake platform, and do not compile every module anew."""
     python_path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": python_path, **env}
+    return {**os.environ, "PYTHONPATH": python_path, "PYTHONDONTWRITEBYTECODE": "", **env}
 
 
 def command(*words: object, **env: str) -> tuple[list[str], dict[str, str]]:

@@ -33,13 +33,13 @@ def changed(path: tuple[str | int, ...], value: Any) -> bytes:
 
 def measured() -> list[tuple[str | int, ...]]:
     """Paths of one of each kind of measured number."""
-    found: dict[tuple[str, ...], tuple[str | int, ...]] = {}
+    paths: dict[tuple[str, ...], tuple[str | int, ...]] = {}
     for i, outcome in enumerate(GOOD["phases"]):
         for path in leaves(outcome):
             if str(path[-1]).endswith(TIMED):
                 kind = (outcome["phase"], *(key for key in path if isinstance(key, str)))
-                found.setdefault(kind, ("phases", i, *path))
-    return list(found.values())
+                paths.setdefault(kind, ("phases", i, *path))
+    return list(paths.values())
 
 
 def corpus() -> dict[str, bytes]:
@@ -96,15 +96,15 @@ def kind_of(phase: str, path: tuple[str | int, ...]) -> Kind:
 
 def numbers() -> list[Kind]:
     """Every kind of number that was measured in GOOD."""
-    found: dict[Kind, None] = {}
+    kinds: dict[Kind, None] = {}
     for outcome in GOOD["phases"]:
         for path in leaves(outcome["measurements"]):
             inner: Any = outcome["measurements"]
             for key in path:
                 inner = inner[key]
             if type(inner) in (int, float):
-                found[kind_of(outcome["phase"], path)] = None
-    return list(found)
+                kinds[kind_of(outcome["phase"], path)] = None
+    return list(kinds)
 
 
 def scaled(value: Any, kind: Kind, factor: float) -> Any:
@@ -138,9 +138,9 @@ def out_by_a_thousand(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    found = headline(GOOD, tmp_path_factory.mktemp("right"))
-    assert found is not None
-    return found
+    figures = headline(GOOD, tmp_path_factory.mktemp("right"))
+    assert figures is not None
+    return figures
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])

@@ -34,17 +34,17 @@ def test_rate_is_all_steps_by_all_seconds_and_no_mean_of_rates() -> None:
 
 
 def test_step_times() -> None:
-    found = with_training(step_seconds=[0.001 * i for i in range(1, 12)])
-    assert found["step_median"].value == pytest.approx(6.0)
-    assert found["step_p90"].value == pytest.approx(10.0)
-    assert found["step_p90"].n == 11
+    derived = with_training(step_seconds=[0.001 * i for i in range(1, 12)])
+    assert derived["step_median"].value == pytest.approx(6.0)
+    assert derived["step_p90"].value == pytest.approx(10.0)
+    assert derived["step_p90"].n == 11
 
 
 def test_a_tail_of_too_few_samples_is_not_given() -> None:
-    found = with_training(step_seconds=[1.0] * 4)
-    assert found["step_median"].value == 1000.0
-    assert math.isnan(found["step_p90"].value)
-    assert found["step_p90"].reason == "4 samples are too few for a p90, which needs 10"
+    derived = with_training(step_seconds=[1.0] * 4)
+    assert derived["step_median"].value == 1000.0
+    assert math.isnan(derived["step_p90"].value)
+    assert derived["step_p90"].reason == "4 samples are too few for a p90, which needs 10"
     assert with_training(step_seconds=[1.0])["step_median"].value == 1000.0
 
 
@@ -55,7 +55,7 @@ def test_latency_percentiles() -> None:
         "host_to_host_seconds": [i / 1000 for i in range(1, 102)],
         "device_only_seconds": [0.002, 0.004, 0.003],
     }
-    found = figures(content)
+    derived = figures(content)
     expected = {
         "latency_median": 51,
         "latency_p90": 91,
@@ -63,8 +63,8 @@ def test_latency_percentiles() -> None:
         "latency_p99": 100,
         "device_latency_median": 3,
     }
-    assert {key: found[key].value for key in expected} == pytest.approx(expected)
-    assert found["latency_samples"].value == 101
+    assert {key: derived[key].value for key in expected} == pytest.approx(expected)
+    assert derived["latency_samples"].value == 101
 
 
 def test_drift_is_positive_when_steps_become_slower() -> None:
@@ -82,15 +82,15 @@ def test_unsteady_is_said_beside_the_number() -> None:
 
 
 def test_host_wait_is_a_share_of_the_window() -> None:
-    found = with_training(window_blocks=[[1, 2.0], [1, 2.0]], window_host_wait_seconds=1.0)
-    assert found["host_wait"].value == pytest.approx(25.0)
+    derived = with_training(window_blocks=[[1, 2.0], [1, 2.0]], window_host_wait_seconds=1.0)
+    assert derived["host_wait"].value == pytest.approx(25.0)
 
 
 def test_a_device_that_waits_for_the_host_is_told_and_marked() -> None:
-    found = with_training(feeding_blocks=[[10, 2.0, 1.8], [10, 2.0, 1.78], [10, 2.0, 1.82]])["device_wait"]
-    assert found.value == pytest.approx(10.0)
-    assert found.n == 30
-    assert found.notes == ("more than 2 %: the host is too slow for this device",)
+    derived = with_training(feeding_blocks=[[10, 2.0, 1.8], [10, 2.0, 1.78], [10, 2.0, 1.82]])["device_wait"]
+    assert derived.value == pytest.approx(10.0)
+    assert derived.n == 30
+    assert derived.notes == ("more than 2 %: the host is too slow for this device",)
     for rows in ([[1, 2.0, 1.9]], [[1, 2.0, 1.7], [1, 2.0, 2.1], [1, 2.0, 1.9]]):
         (unsure,) = with_training(feeding_blocks=rows)["device_wait"].notes
         assert "may be chance" in unsure
@@ -102,8 +102,8 @@ def test_a_device_that_waits_for_the_host_is_told_and_marked() -> None:
 
 def test_what_the_host_did_in_the_window() -> None:
     host = {"wait": 0.1, "transfer": 0.2, "dispatch": 0.6, "drain": 3.0}
-    found = with_training(window_blocks=[[1, 2.0], [1, 2.0]], window_host_seconds=host)
-    assert [found[f"host_{name}"].value for name in ("transfer", "dispatch", "drain")] == pytest.approx([5, 15, 75])
+    derived = with_training(window_blocks=[[1, 2.0], [1, 2.0]], window_host_seconds=host)
+    assert [derived[f"host_{name}"].value for name in ("transfer", "dispatch", "drain")] == pytest.approx([5, 15, 75])
     assert "1.0 did not record" in with_training(window_host_seconds=None)["host_drain"].reason
 
 
@@ -111,18 +111,18 @@ def test_start_of_a_process_is_the_sum_of_its_parts() -> None:
     content = make_result()
     training = next(o for o in content["phases"] if o["phase"] == "training")
     training["startup"] = {"process_seconds": 0.5, "backend_seconds": 2.0, "preparation_seconds": 1.0}
-    found = figures(content)["startup"]
-    assert found.value == pytest.approx(3.5)
-    assert found.notes == ("interpreter and harness 0.5 s, framework and model 2.0 s, data and weights 1.0 s",)
+    derived = figures(content)["startup"]
+    assert derived.value == pytest.approx(3.5)
+    assert derived.notes == ("interpreter and harness 0.5 s, framework and model 2.0 s, data and weights 1.0 s",)
     training["startup"] = None
     assert "not recorded" in figures(content)["startup"].reason
 
 
 def test_spread_and_intervals() -> None:
-    found = with_training(window_blocks=[[10, 10.0], [5, 10.0], [1, 3.0]])
-    assert found["training_variation"].value == pytest.approx(50.0)
-    assert any("uneven" in note for note in found["training_throughput"].notes)
-    assert "too few" in found["training_interval"].reason
+    derived = with_training(window_blocks=[[10, 10.0], [5, 10.0], [1, 3.0]])
+    assert derived["training_variation"].value == pytest.approx(50.0)
+    assert any("uneven" in note for note in derived["training_throughput"].notes)
+    assert "too few" in derived["training_interval"].reason
     even = with_training(window_blocks=[[10, 1.0], [10, 1.02]] * 10)
     assert 0.2 < even["training_interval"].value < 0.8  # 1 % / sqrt(20) x 1.96
     assert 0 < figures(make_result())["latency_interval"].value < 1
@@ -134,12 +134,12 @@ def test_ceiling_and_efficiency() -> None:
     next(o for o in content["phases"] if o["phase"] == "ceiling")["measurements"]["sizes"] = sizes
     training = next(o for o in content["phases"] if o["phase"] == "training")["measurements"]
     training["window_blocks"] = [[2, 1.0]]  # 64 images/s
-    found = figures(content)
-    assert found["ceiling"].value == pytest.approx(4.0)  # 2 * 2000^3 / 0.004 s
-    assert found["ceiling"].notes == ("at n = 2,000",)
+    derived = figures(content)
+    assert derived["ceiling"].value == pytest.approx(4.0)  # 2 * 2000^3 / 0.004 s
+    assert derived["ceiling"].notes == ("at n = 2,000",)
     assert SPEC.model.training_flops == pytest.approx(27.6e9, rel=0.01)
-    assert found["efficiency"].value == pytest.approx(100 * 64 * SPEC.model.training_flops / 4e12)
-    assert not found["efficiency"].notes
+    assert derived["efficiency"].value == pytest.approx(100 * 64 * SPEC.model.training_flops / 4e12)
+    assert not derived["efficiency"].notes
     training["window_blocks"] = [[200, 1.0]]
     assert "one of the two may be wrong" in figures(content)["efficiency"].notes[0]
 
@@ -154,15 +154,15 @@ def test_ceiling_and_efficiency() -> None:
     ],
 )
 def test_peak_memory_says_which_it_is(platform: str, memory: dict[str, int | None], gib: float, note: str) -> None:
-    found = with_training(platform, memory=memory)["peak_memory"]
-    assert found.value == gib
-    assert found.notes[0].startswith(note)
+    derived = with_training(platform, memory=memory)["peak_memory"]
+    assert derived.value == gib
+    assert derived.notes[0].startswith(note)
 
 
 def test_unknown_memory_is_no_zero() -> None:
-    found = with_training(memory={"host_peak": None})["peak_memory"]
-    assert math.isnan(found.value)
-    assert found.reason == "the result gives no host_peak"
+    derived = with_training(memory={"host_peak": None})["peak_memory"]
+    assert math.isnan(derived.value)
+    assert derived.reason == "the result gives no host_peak"
 
 
 def test_inference_by_batch_and_best() -> None:
@@ -171,10 +171,10 @@ def test_inference_by_batch_and_best() -> None:
     measured["sizes"] = measured["sizes"][:3]
     for size, blocks in zip(measured["sizes"], ([[4, 1.0]], [[6, 1.0]], [[2, 1.0]]), strict=True):
         size["window_blocks"] = blocks
-    found = figures(content)
-    assert [found[f"inference_throughput {batch}"].value for batch in (1, 2, 4)] == [4.0, 12.0, 8.0]
-    assert found["inference_best"].value == 12.0
-    assert found["inference_best"].notes == ("at batch 2",)
+    derived = figures(content)
+    assert [derived[f"inference_throughput {batch}"].value for batch in (1, 2, 4)] == [4.0, 12.0, 8.0]
+    assert derived["inference_best"].value == 12.0
+    assert derived["inference_best"].notes == ("at batch 2",)
 
 
 def test_conformance_worst_check() -> None:
@@ -182,9 +182,9 @@ def test_conformance_worst_check() -> None:
     checks = next(o for o in content["phases"] if o["phase"] == "conformance")["measurements"]["checks"]
     for check, figure in zip(checks, (0.1, 0.5, 0.0, 0.2, 0.9), strict=True):
         check["figure"] = figure * check["bound"]
-    found = figures(content)
-    assert (found["conformance_checks"].value, found["conformance_checks"].n) == (5, 5)
-    assert found["conformance_worst"].value == pytest.approx(0.9)
+    derived = figures(content)
+    assert (derived["conformance_checks"].value, derived["conformance_checks"].n) == (5, 5)
+    assert derived["conformance_worst"].value == pytest.approx(0.9)
     checks[1] |= {"figure": 0.0, "bound": 0.0}
     assert figures(content)["conformance_worst"].value == pytest.approx(0.9)
     checks[0]["figure"] = None
@@ -210,10 +210,10 @@ def test_efficiency_needs_a_ceiling() -> None:
 
 
 def test_times_too_short_to_divide_by_give_no_figure() -> None:
-    found = with_training(window_blocks=[[10, 5e-324]] * 3, window_host_wait_seconds=0.0)
+    derived = with_training(window_blocks=[[10, 5e-324]] * 3, window_host_wait_seconds=0.0)
     for key in ("training_throughput", "efficiency", "drift"):
-        assert math.isnan(found[key].value)
-        assert found[key].reason == "what was recorded gives no finite figure"
+        assert math.isnan(derived[key].value)
+        assert derived[key].reason == "what was recorded gives no finite figure"
 
 
 def test_every_figure_belongs_to_a_documented_metric() -> None:
@@ -241,29 +241,29 @@ def epochs(*top1: float) -> list[dict[str, Any]]:
 
 
 def test_time_to_target_with_and_without_what_is_no_training() -> None:
-    found = full_training(epochs=epochs(0.2, 0.5, 0.4), epochs_to_target=2, seconds_to_target=200.0, seconds=300.0)
-    assert found["target_reached"].value == 1
-    assert found["time_to_target"].value == pytest.approx(200 / 60)
-    assert found["training_to_target"].value == pytest.approx((200 - 20 - 2 - 12) / 60)
-    assert found["epochs_to_target"].value == 2
-    assert (found["top1_best"].value, found["top1_final"].value) == (50.0, 40.0)
-    assert found["energy_to_target"].value == pytest.approx(200.0)
+    derived = full_training(epochs=epochs(0.2, 0.5, 0.4), epochs_to_target=2, seconds_to_target=200.0, seconds=300.0)
+    assert derived["target_reached"].value == 1
+    assert derived["time_to_target"].value == pytest.approx(200 / 60)
+    assert derived["training_to_target"].value == pytest.approx((200 - 20 - 2 - 12) / 60)
+    assert derived["epochs_to_target"].value == 2
+    assert (derived["top1_best"].value, derived["top1_final"].value) == (50.0, 40.0)
+    assert derived["energy_to_target"].value == pytest.approx(200.0)
 
 
 def test_throughput_of_the_whole_training() -> None:
     clocks: Any = {"seconds": 300.0, "evaluation_seconds": 30.0, "checkpoint_seconds": 8.0, "first_step_seconds": 12.0}
-    found = full_training(images=3000, **clocks)
-    assert found["full_throughput"].value == pytest.approx(10.0)
-    assert found["full_throughput_training"].value == pytest.approx(3000 / 250)
+    derived = full_training(images=3000, **clocks)
+    assert derived["full_throughput"].value == pytest.approx(10.0)
+    assert derived["full_throughput_training"].value == pytest.approx(3000 / 250)
 
 
 def test_a_missed_target_is_never_and_says_how_near_it_came() -> None:
-    found = full_training(epochs=epochs(0.2, 0.441), epochs_to_target=None, seconds_to_target=None)
-    assert found["target_reached"].value == 0
+    derived = full_training(epochs=epochs(0.2, 0.441), epochs_to_target=None, seconds_to_target=None)
+    assert derived["target_reached"].value == 0
     for key in ("time_to_target", "epochs_to_target", "cost_to_target", "energy_to_target", "electricity_to_target"):
-        assert math.isnan(found[key].value)
-    assert found["time_to_target"].never
-    assert "not reached in 2 epochs: the best was 44.1%" in found["time_to_target"].reason
+        assert math.isnan(derived[key].value)
+    assert derived["time_to_target"].never
+    assert "not reached in 2 epochs: the best was 44.1%" in derived["time_to_target"].reason
 
 
 def test_resumed_and_diverged_is_said_beside_the_time() -> None:
@@ -275,10 +275,10 @@ def test_resumed_and_diverged_is_said_beside_the_time() -> None:
 
 
 def test_rental_is_hours_by_the_price_of_the_very_device() -> None:
-    found = full_training("tf-cuda", "NVIDIA L4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
-    assert found["cost_to_target"].value == pytest.approx(0.8048 / 2)
-    assert found["cost_full"].value == pytest.approx(0.8048)
-    assert (found["cost_full"].unit, "AWS g6.xlarge" in found["cost_full"].notes[0]) == ("USD", True)
+    derived = full_training("tf-cuda", "NVIDIA L4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
+    assert derived["cost_to_target"].value == pytest.approx(0.8048 / 2)
+    assert derived["cost_full"].value == pytest.approx(0.8048)
+    assert (derived["cost_full"].unit, "AWS g6.xlarge" in derived["cost_full"].notes[0]) == ("USD", True)
     unknown = full_training("tf-cuda", "NVIDIA H200")["cost_full"]
     assert math.isnan(unknown.value)
     assert unknown.reason == "the price file has no machine with NVIDIA H200"
@@ -286,29 +286,29 @@ def test_rental_is_hours_by_the_price_of_the_very_device() -> None:
 
 def test_electricity_is_kilowatt_hours_by_the_first_tariff() -> None:
     energy = {"joules": 7.2e6, "reason": None, "source": "wall-meter", "scope": "whole machine", "samples": 1}
-    found = full_training(energy=energy)["electricity_full"]
-    assert found.value == pytest.approx(2 * 0.2872)
-    assert (found.unit, found.notes[1]) == ("EUR", "wall-meter: whole machine")
+    derived = full_training(energy=energy)["electricity_full"]
+    assert derived.value == pytest.approx(2 * 0.2872)
+    assert (derived.unit, derived.notes[1]) == ("EUR", "wall-meter: whole machine")
     dark = full_training(energy={**energy, "joules": None, "reason": "no permission; try this"})["electricity_full"]
     assert (math.isnan(dark.value), dark.reason) == (True, "no permission; try this")
 
 
 def test_a_training_that_stopped_early_has_no_cost_of_a_full_one() -> None:
-    found = full_training("tf-cuda", "NVIDIA L4", epochs=epochs(0.2, 0.5), epochs_to_target=2)
-    assert found["cost_full"].reason == "the training ended after 2 of 15 epochs"
-    assert math.isfinite(found["cost_to_target"].value)
+    derived = full_training("tf-cuda", "NVIDIA L4", epochs=epochs(0.2, 0.5), epochs_to_target=2)
+    assert derived["cost_full"].reason == "the training ended after 2 of 15 epochs"
+    assert math.isfinite(derived["cost_to_target"].value)
 
 
 def test_largest_batch_its_speed_its_memory_and_what_ended_the_search() -> None:
     content = make_result("torch-ipex", phases=("max_batch",))
     measured = content["phases"][0]["measurements"]
     measured["tries"][-1]["measurements"] |= {"window_blocks": [[5, 2.0]], "memory": {"host_peak": 2**33}}
-    found = figures(content)
-    assert (found["max_batch"].value, found["max_batch"].n) == (192, 5)
-    assert found["max_batch"].notes == ("the search was ended by batch 256: out of memory",)
-    assert found["max_batch_throughput"].value == pytest.approx(480.0)
-    assert found["max_batch_memory"].value == 8.0
-    assert [key for key in found if key.startswith("batch_throughput")] == [
+    derived = figures(content)
+    assert (derived["max_batch"].value, derived["max_batch"].n) == (192, 5)
+    assert derived["max_batch"].notes == ("the search was ended by batch 256: out of memory",)
+    assert derived["max_batch_throughput"].value == pytest.approx(480.0)
+    assert derived["max_batch_memory"].value == 8.0
+    assert [key for key in derived if key.startswith("batch_throughput")] == [
         f"batch_throughput {batch}" for batch in (32, 64, 128, 192)
     ]
 
@@ -316,17 +316,17 @@ def test_largest_batch_its_speed_its_memory_and_what_ended_the_search() -> None:
 def test_power_is_joules_by_the_seconds_of_the_window() -> None:
     energy = {"joules": 600.0, "reason": None, "source": "nvml-counter", "scope": "the GPU", "samples": 1}
     window: Any = {"window_blocks": [[1, 1.0], [2, 3.0]], "window_host_wait_seconds": 0.0}
-    found = with_training(**window, energy=energy, idle={**energy, "joules": 90.0, "seconds": 3.0})
-    assert (found["power"].value, found["idle_power"].value) == (150.0, 30.0)
-    assert found["energy_per_image"].value == pytest.approx(600 / 96)
-    assert found["power"].notes == ("nvml-counter: the GPU",)
+    derived = with_training(**window, energy=energy, idle={**energy, "joules": 90.0, "seconds": 3.0})
+    assert (derived["power"].value, derived["idle_power"].value) == (150.0, 30.0)
+    assert derived["energy_per_image"].value == pytest.approx(600 / 96)
+    assert derived["power"].notes == ("nvml-counter: the GPU",)
     dark = with_training(energy={**energy, "joules": None, "reason": "no meter", "source": "none"})
     assert (math.isnan(dark["power"].value), dark["energy_per_image"].reason) == (True, "no meter")
 
 
 def test_memory_in_its_parts() -> None:
     memory = {"mlx_peak": 2**30, "mlx_active": 2**29, "mlx_cache": None, "host_peak": 2**31, "host_before_model": 2**28}
-    found = with_training("mlx", memory=memory)
-    values = {key: found[key].value for key in ("device_peak", "device_active", "host_peak", "host_before_model")}
+    derived = with_training("mlx", memory=memory)
+    values = {key: derived[key].value for key in ("device_peak", "device_active", "host_peak", "host_before_model")}
     assert values == {"device_peak": 1.0, "device_active": 0.5, "host_peak": 2.0, "host_before_model": 0.25}
-    assert found["device_cache"].reason == "mlx gives no such figure here"
+    assert derived["device_cache"].reason == "mlx gives no such figure here"

@@ -15,11 +15,11 @@ def test_growth_with_the_batch_is_said_and_what_is_steeper_is_found() -> None:
 
 
 def test_growth_in_words() -> None:
-    said = "from batch 32 to {} the peak memory grows by {} MiB an image"
-    assert answer.of_memory(MemoryGrowth(32, 192, 64.0, None)) == said.format(192, "64.0")
+    words = "from batch 32 to {} the peak memory grows by {} MiB an image"
+    assert answer.of_memory(MemoryGrowth(32, 192, 64.0, None)) == words.format(192, "64.0")
     steeper = answer.of_memory(MemoryGrowth(32, 128, 117.3, 64))
-    assert steeper == said.format(128, "117") + ", and more steeply from batch 64 on"
+    assert steeper == words.format(128, "117") + ", and more steeply from batch 64 on"
     slower = answer.of_slowdown("training", Slowdown(4, 1.5, 2))
     assert slower == "training time grows faster than the batch at 4: an image takes 1.50 times as long as at batch 2"
     (run,) = as_runs(make_result("mlx", phases=FULL_PHASES))
-    assert answer.growth(run) == [said.format(192, "64.0")]
+    assert answer.growth(run) == [words.format(192, "64.0")]

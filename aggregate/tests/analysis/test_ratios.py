@@ -29,28 +29,28 @@ def with_rates(content: dict[str, Any], *rates: float) -> dict[str, Any]:
 def test_ratio_of_repeats_worked_out_by_hand() -> None:
     slow = with_rates(make_result("mlx", repeats=3), 1.0, 1.0, 1.0)
     fast = with_rates(make_result("tf-cuda", repeats=3), 2.0, 2.1, 2.205)
-    found = against_first(slow, fast)
-    assert found.ratio == pytest.approx(2.1)
+    ratio = against_first(slow, fast)
+    assert ratio.ratio == pytest.approx(2.1)
     # Welch with one side constant: t(0.975, 2 degrees) = 4.3027, standard error log(1.05) / sqrt(3)
-    assert found.high == pytest.approx(2.1 * math.exp(4.3027 * math.log(1.05) / math.sqrt(3)), rel=1e-4)
-    assert found.verdict == "faster"
-    assert found.method == "Welch, 3 and 3 repeats"
+    assert ratio.high == pytest.approx(2.1 * math.exp(4.3027 * math.log(1.05) / math.sqrt(3)), rel=1e-4)
+    assert ratio.verdict == "faster"
+    assert ratio.method == "Welch, 3 and 3 repeats"
 
 
 def test_faster_means_less_time() -> None:
     slow, fast = make_result("mlx", speed=100), make_result("tf-cuda", speed=300)
     for metric in ("latency_median", "latency_p90", "training_throughput", "inference_best"):
-        found = against_first(slow, fast, metric=metric)
-        assert (found.ratio > 1.5, found.verdict) == (True, "faster"), metric
+        ratio = against_first(slow, fast, metric=metric)
+        assert (ratio.ratio > 1.5, ratio.verdict) == (True, "faster"), metric
     assert against_first(make_result("mlx"), make_result("torch-ipex"), metric="latency_median").verdict == "slower"
 
 
 @pytest.mark.parametrize("speeds", [(100.0, 103.0), (103.0, 100.0)])
 def test_single_processes_a_little_apart_are_too_close_to_call(speeds: tuple[float, float]) -> None:
-    found = against_first(make_result("mlx", speed=speeds[0]), make_result("tf-cuda", speed=speeds[1]))
-    assert "parts of one process" in found.method
-    assert not found.low < 1 < found.high
-    assert found.verdict == "too close to call"
+    ratio = against_first(make_result("mlx", speed=speeds[0]), make_result("tf-cuda", speed=speeds[1]))
+    assert "parts of one process" in ratio.method
+    assert not ratio.low < 1 < ratio.high
+    assert ratio.verdict == "too close to call"
 
 
 def test_verdicts() -> None:
@@ -79,8 +79,8 @@ def test_equal_values_have_an_interval_without_width() -> None:
 
 def test_what_was_not_measured_or_not_reached_has_no_ratio() -> None:
     failed = make_result("tf-cuda", failed={("latency", 0): "killed"})
-    found = against_first(make_result("mlx"), failed, metric="latency_median")
-    assert (math.isnan(found.ratio), found.reason) == (True, "the latency phase failed: killed")
+    ratio = against_first(make_result("mlx"), failed, metric="latency_median")
+    assert (math.isnan(ratio.ratio), ratio.reason) == (True, "the latency phase failed: killed")
     run, baseline = as_runs(make_result("mlx"), failed)
     assert ratios.ratio(run, baseline, "latency_median").reason == "B: the latency phase failed: killed"
     phases = ("convergence",)
@@ -96,10 +96,10 @@ def test_what_was_not_measured_or_not_reached_has_no_ratio() -> None:
 def test_one_training_each_gives_a_ratio_and_no_verdict() -> None:
     phases = ("convergence",)
     pair = make_result("mlx", phases=phases), make_result("tf-cuda", phases=phases)
-    found = against_first(*pair, metric="time_to_target")
-    assert found.ratio > 5
-    assert (found.verdict, math.isnan(found.low)) == ("", True)
-    assert "measured once" in found.reason
+    ratio = against_first(*pair, metric="time_to_target")
+    assert ratio.ratio > 5
+    assert (ratio.verdict, math.isnan(ratio.low)) == ("", True)
+    assert "measured once" in ratio.reason
 
 
 def test_the_baseline_by_letter_platform_file_or_device_and_its_counterpart() -> None:

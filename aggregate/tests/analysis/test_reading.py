@@ -74,7 +74,7 @@ def test_copy_of_a_run_is_no_second_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "not valid JSON"),
         (json.dumps(SMALL).encode()[:-100], "truncated"),
@@ -89,12 +89,12 @@ def test_copy_of_a_run_is_no_second_run(tmp_path: Path) -> None:
         (b'{"schema_version": "2.0"}', "this program reads 1.0 and 1.1"),
     ],
 )
-def test_what_is_no_result(tmp_path: Path, data: bytes, said: str) -> None:
+def test_what_is_no_result(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "bad.json"
     path.write_bytes(data)
     problem = only_problem(load([path]))
     assert problem.file == str(path)
-    assert said in problem.message
+    assert message in problem.message
 
 
 def test_results_of_older_versions_are_read(tmp_path: Path) -> None:
@@ -115,19 +115,19 @@ def test_packed_results_are_read_beside_plain_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "not valid JSON"),
-        (b"{}", "not valid gzip"),
-        (gzip.compress(b"{}")[:-4], "it may be truncated"),
-        (gzip.compress(b"{}")[:12] + b"\xff" * 12, "not valid gzip"),
+        (b"{}", "not what gzip has packed"),
+        (gzip.compress(b"{}")[:-4], "not what gzip has packed"),
+        (gzip.compress(b"{}")[:12] + b"\xff" * 12, "not what gzip has packed"),
         (gzip.compress(b"\xff"), "not UTF-8"),
-        (gzip.compress(b" " * (reading.MAX_BYTES + 1)), "64 MiB that a result file may have, when unpacked"),
+        (gzip.compress(b" " * (reading.MAX_BYTES + 1)), "is larger than the 64 MiB"),
     ],
 )
-def test_packed_files_that_are_no_results(tmp_path: Path, data: bytes, said: str) -> None:
+def test_packed_files_that_are_no_results(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "bad.json.gz").write_bytes(data)
-    assert said in only_problem(load([tmp_path])).message
+    assert message in only_problem(load([tmp_path])).message
 
 
 def test_deep_inside_a_valid_envelope(tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ def test_every_problem_of_every_file_and_the_good_ones_still_load(tmp_path: Path
     second["surprise"] = 1
     loaded = load([save(first, tmp_path, "1.json"), save(second, tmp_path, "2.json"), save(VALID, tmp_path, "3.json")])
     assert [result.file for result in loaded.results] == ["3.json"]
-    found = {(Path(problem.file).name, problem.pointer) for problem in loaded.problems}
+    pointers = {(Path(problem.file).name, problem.pointer) for problem in loaded.problems}
     window = f"/phases/{first['phases'].index(outcome(first, 'training'))}/measurements/window_blocks/0"
-    assert found == {
+    assert pointers == {
         ("1.json", "/precision"),
         ("1.json", "/"),
         ("1.json", f"{window}/0"),

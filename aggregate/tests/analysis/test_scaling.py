@@ -36,11 +36,11 @@ def test_numbers_of_ranks_are_never_merged() -> None:
 
 
 def test_efficiency_is_the_speed_up_by_the_ranks() -> None:
-    found = scalings(as_runs(alone(), ranks(2), ranks(4, speed=33.0), ranks(2, "weak", 10.0)))
-    assert [(each.alone.letter, each.kind, [run.ranks.size for run in each.runs]) for each in found] == [
+    each_kind = scalings(as_runs(alone(), ranks(2), ranks(4, speed=33.0), ranks(2, "weak", 10.0)))
+    assert [(each.alone.letter, each.kind, [run.ranks.size for run in each.runs]) for each in each_kind] == [
         ("A", "strong", [2, 4]), ("A", "weak", [2])
     ]  # fmt: skip
-    efficiencies = [point.efficiency for each in found for point in each.points]
+    efficiencies = [point.efficiency for each in each_kind for point in each.points]
     assert [middle for middle, _, _ in efficiencies] == pytest.approx([20 / 22, 33 / 44, 10 / 11], rel=0.01)
     assert all(low < middle < high for middle, low, high in efficiencies)
 
@@ -120,8 +120,8 @@ def more_hidden_than_there_is(result: dict[str, Any]) -> None:
 
 
 def training(result: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = next(o["measurements"] for o in result["phases"] if o["phase"] == "training")
-    return found
+    measured: dict[str, Any] = next(o["measurements"] for o in result["phases"] if o["phase"] == "training")
+    return measured
 
 
 @pytest.mark.parametrize(

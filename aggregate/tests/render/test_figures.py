@@ -41,13 +41,13 @@ STEMS = [kind.stem for kind in KINDS]
 
 def test_all_as_png_and_svg() -> None:
     full: Any = {"repeats": 2, "seeds": 2, "phases": FULL_PHASES}
-    found = all_drawn(
+    plots = all_drawn(
         make_result("mlx", **full), make_result("tf-cuda", device_name="NVIDIA L4", **full),
         make_result("mlx", world_size=2, **full), make_result("tf-cuda", device_name="NVIDIA L4", world_size=2, **full),
     )  # fmt: skip
-    assert list(found) == STEMS
+    assert list(plots) == STEMS
     assert len(STEMS) == 10
-    for plot in found.values():
+    for plot in plots.values():
         assert plot.missing == "" or plot.name == "cost"
         assert min(size(plot)) > 200
         root = ElementTree.fromstring(plot.svg)
@@ -73,10 +73,10 @@ def test_the_shorter_a_logarithm_the_more_of_its_ticks_have_numbers(
     plain_numbers(axes.xaxis)
     ticks = [*axes.get_xticks(), *axes.get_xticks(minor=True)]
     labels = [*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)]
-    found = {
+    labelled = {
         tick: label.get_text() for tick, label in zip(ticks, labels, strict=True) if limits[0] <= tick <= limits[1]
     }
-    assert [found[tick] for tick in sorted(found) if found[tick]] == shown
+    assert [labelled[tick] for tick in sorted(labelled) if labelled[tick]] == shown
 
 
 def test_the_same_results_give_the_same_files() -> None:

@@ -132,11 +132,11 @@ window.addEventListener("load", () => {
 
 FRAMES = """{frames}
 <script>
-const said = {{}};
+const seen = {{}};
 window.addEventListener("message", e => {{
   const frame = [...document.querySelectorAll("iframe")].find(frame => frame.contentWindow === e.source);
-  said[frame.id] = e.data;
-  if (Object.keys(said).length === {count}) document.body.textContent = "PROBE " + JSON.stringify(said);
+  seen[frame.id] = e.data;
+  if (Object.keys(seen).length === {count}) document.body.textContent = "PROBE " + JSON.stringify(seen);
 }});
 </script>
 """
@@ -170,28 +170,28 @@ def in_browser(
         capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
-    found = re.search(r"PROBE (\{.*\})", done.stdout)
-    assert found, done.stdout[-500:]
-    said: dict[str, dict[str, Any]] = json.loads(found.group(1))
-    return said
+    probed = re.search(r"PROBE (\{.*\})", done.stdout)
+    assert probed, done.stdout[-500:]
+    seen: dict[str, dict[str, Any]] = json.loads(probed.group(1))
+    return seen
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["invented", "committed"])
 def test_in_a_real_browser(request: pytest.FixtureRequest, in_browser: Any, width: int, name: str) -> None:
     """Of invented results with all there can be, and of those in results/: the very report that the README shows."""
-    said = in_browser[f"{name}-{width}"]
-    assert said["width"] == width
+    seen = in_browser[f"{name}-{width}"]
+    assert seen["width"] == width
     folder: Path = request.getfixturevalue(f"{name}_report")
     plots = len(list((folder / "plots").glob("*.svg")))
-    assert len(said["drawn"]) == plots >= 9
-    assert all(drawn > 250 for drawn in said["drawn"])
-    assert (said["wide"], said["requests"]) == (False, [])
-    assert "FAULT" not in said["title"]
-    assert len(said["sorted"]) > 5
-    for table in said["sorted"]:
+    assert len(seen["drawn"]) == plots >= 9
+    assert all(drawn > 250 for drawn in seen["drawn"])
+    assert (seen["wide"], seen["requests"]) == (False, [])
+    assert "FAULT" not in seen["title"]
+    assert len(seen["sorted"]) > 5
+    for table in seen["sorted"]:
         up = [value for value in table["up"] if value is not None]
         assert up == sorted(up)
         assert table["up"][len(up) :] == table["down"][len(up) :] == [None] * (len(table["up"]) - len(up))
         assert table["down"][: len(up)] == up[::-1]
-    assert any(len(set(table["up"])) > 1 for table in said["sorted"])
+    assert any(len(set(table["up"])) > 1 for table in seen["sorted"])

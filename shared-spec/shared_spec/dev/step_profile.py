@@ -15,8 +15,10 @@ from typing import Any
 import click
 
 from shared_spec import files
+from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.cifar100 import synthetic
+from shared_spec.data import synthetic
+from shared_spec.data.batches import TrainingBatches
 from shared_spec.machine import topology
 from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
@@ -44,7 +46,7 @@ def _measure(
     module, _, name = platform.backend.partition(":")
     backend = getattr(importlib.import_module(module), name)(spec, device, precision, platform.engines[0])
     backend.load_params(params.initial(spec))
-    data = synthetic(spec)
+    data = synthetic.dataset(spec)
     host = TrainingBatches(spec, data.train_images, data.train_labels, batch_size, 0).batch(0)
     batch, lr = backend.to_device(host.images, host.targets), spec.learning_rate(0, batch_size)
     start = monotonic()
