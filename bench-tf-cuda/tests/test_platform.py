@@ -30,3 +30,8 @@ def test_only_the_cpu_worker_hides_the_gpu_and_has_products_by_onednn() -> None:
 def test_default_device_is_the_gpu_where_a_driver_is(monkeypatch: pytest.MonkeyPatch, driver: bool, first: str) -> None:
     monkeypatch.setattr(platform, "has_nvidia_driver", lambda: driver)
     assert platform._devices()[0] == first
+
+
+def test_threads_are_those_of_this_process():
+    assert platform.worker_env("cpu", "xla", Threads(8))["TF_NUM_INTRAOP_THREADS"] == "8"
+    assert "TF_NUM_INTRAOP_THREADS" not in platform.worker_env("cuda", "xla", Threads(8))

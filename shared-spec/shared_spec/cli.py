@@ -1,4 +1,4 @@
-"""run | predict | verify | info: one command line for all three platforms.
+"""run | predict | verify | info | doctor: one command line for all three platforms.
 
 `python -m bench_torch_ipex run --profile quick` (the other two alike).
 """
@@ -25,7 +25,7 @@ from shared_spec.platform import Platform, Threads
 from shared_spec.results import privacy
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Conformance
-from shared_spec.run import parent, phases, worker
+from shared_spec.run import doctor, parent, phases, worker
 from shared_spec.run.job import Setting
 from shared_spec.run.phases import Phase
 from shared_spec.run.request import Request, Scaling
@@ -334,6 +334,25 @@ def _info_command(platform: Platform) -> click.Command:
     return command
 
 
+def _doctor_command(platform: Platform) -> click.Command:
+    @click.command("doctor")
+    @_options(platform)
+    @click.option("--profile", type=click.Choice(["quick", "full"]), default="full", show_default=True)
+    @click.option("--data", help="As for run.")
+    @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True)
+    @click.option("--power-watts", type=click.FloatRange(0, min_open=True), help="As for run.")
+    def command(spec_path: Path | None, profile: str, data: str | None, out: Path, **setting: Any) -> None:
+        """Look at this machine, measuring nothing: what is amiss, what will be null, and the command that mends it."""
+        spec = load_spec(spec_path)
+        chosen = phases.chosen(spec.profile(profile).phases)
+        findings = doctor.examine(doctor.look(Request(platform, Setting(spec, profile, **setting), chosen, out, data)))
+        click.echo(privacy.scrub(doctor.told(findings)))
+        if bad := [finding.check for finding in findings if finding.state == "bad"]:
+            raise UserError(f"A run would fail or mislead here: {', '.join(bad)}.")
+
+    return command
+
+
 def _phase_command(platform: Platform) -> click.Command:
     @click.command("_phase", hidden=True)
     @click.argument("job", type=click.Path(path_type=Path))
@@ -351,7 +370,7 @@ def group(platform: Platform) -> click.Group:
     commands = _Group(
         platform.package, help=f"deit-bench on {platform.name}: measure, verify and use the specified DeiT-small."
     )
-    for make in (_run_command, _predict_command, _verify_command, _info_command, _phase_command):
+    for make in (_run_command, _predict_command, _verify_command, _info_command, _doctor_command, _phase_command):
         commands.add_command(make(platform))
     return commands
 

@@ -20,6 +20,7 @@ class Board:
         self.name, self.uuid, self.watts, self.mig, self.unsupported = name, uuid, 500.0, [0, 0], set[str]()
         self.count = self.pending = 7_000_000_000.0  # mJ: the driver was loaded long ago
         self.processes: list[int] = []
+        self.throttle = 0x4 | 0x40
         self.memory, self.free = 141 << 30, 140 << 30
         self.capability, self.display, self.limit_watts = (9, 0), 0, 700
         self.world = world
@@ -72,7 +73,7 @@ class Nvml:
                 nvml.CLOCK_SM: 1980,
                 nvml.CLOCK_MEMORY: 3201,
             }[clock],
-            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda board: 0x4 | 0x40,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda board: board.throttle,
             "nvmlDeviceGetUtilizationRates": lambda board: SimpleNamespace(gpu=97, memory=40),
             "nvmlDeviceGetComputeRunningProcesses": lambda board: [
                 SimpleNamespace(pid=p, usedGpuMemory=1000 + p) for p in board.processes

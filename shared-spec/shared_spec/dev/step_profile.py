@@ -17,8 +17,6 @@ import click
 from shared_spec import files
 from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data import synthetic
-from shared_spec.data.batches import TrainingBatches
 from shared_spec.machine import topology
 from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic

@@ -18,6 +18,14 @@ def tool() -> str | None:
     return name if shutil.which(name) else None
 
 
+def works() -> bool:
+    """Whether the tool is there and keeps the machine awake, which is tried for a moment."""
+    if (holder := _hold()) is None:
+        return False
+    _release(holder)
+    return True
+
+
 @contextlib.contextmanager
 def kept(say: Callable[[str], None]) -> Iterator[None]:
     """Keep the machine from sleeping while the block lasts, and no longer even if this process is killed.

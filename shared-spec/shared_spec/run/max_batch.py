@@ -82,13 +82,16 @@ def taken_bytes(memory: dict[str, int | None]) -> int:
 
 
 def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:
-    """Peak memory of a batch, by the line through the two largest batches that fitted; None with fewer than two."""
+    """Peak memory of a batch, by the line through the two largest batches that fitted; None where none did.
+
+    Where only one did it is the line through nothing at all, which is too much for a larger batch.
+    """
     known = sorted(
         (t.batch_size, taken_bytes(t.measurements["memory"])) for t in tries if t.outcome == FITS and t.measurements
     )
-    if len(known) < 2:
+    if not known:
         return None
-    (b0, m0), (b1, m1) = known[-2:]
+    (b0, m0), (b1, m1) = [(0, 0), *known][-2:]
     return float(m1 + (m1 - m0) / (b1 - b0) * (batch_size - b1))
 
 
@@ -115,6 +118,10 @@ def search(
     while fits < size < fails:
         bound, predicted = memory_bound(), predicted_bytes(tries, size)
         if predicted is not None and bound is not None and predicted > bound:
+            learning = fits + max(1, fits // 8)
+            if len(tries) == 1 and size > learning:  # one more try, and the line is known
+                size = learning
+                continue
             fails = size
             ended_by = f"batch {size} would take {predicted / 2**30:.1f} GiB of the {bound / 2**30:.1f} GiB allowed"
         else:

@@ -10,7 +10,8 @@ import psutil
 import pytest
 from fake_runs import asked, command, here, only_result
 
-from shared_spec.backend import OutOfMemory
+from shared_spec.backend import DeviceWatchdog, OutOfMemory
+from shared_spec.run import max_batch
 from shared_spec.run.child import Ended
 from shared_spec.run.max_batch import FAULT, FITS, OUT_OF_MEMORY, TOO_SLOW, Try, classify, predicted_bytes, search
 from shared_spec.run.worker import failure_of
@@ -77,8 +78,59 @@ def test_a_fault_ends_the_search_and_is_not_taken_for_memory() -> None:
 def test_prediction_is_a_line_through_the_two_largest() -> None:
     machine = Machine(10**9)
     tries = [machine.attempt(32), machine.attempt(64)]
-    assert predicted_bytes(tries[:1], 128) is None
+    assert predicted_bytes([], 128) is None
+    assert predicted_bytes(tries[:1], 64) == pytest.approx(2 * (GIB + 32 * 10 * 2**20))
     assert predicted_bytes(tries, 128) == pytest.approx(GIB + 128 * 10 * 2**20)
+
+
+class Mac:
+    """16 GB, of which Metal's buffers take a GiB and 150 MiB an image, in no resident set; MLX keeps a third more."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def taken(self, batch_size: int) -> int:
+        return GIB + batch_size * 150 * 2**20
+
+    def attempt(self, batch_size: int) -> Try:
+        self.asked.append(batch_size)
+        taken = self.taken(batch_size)
+        figures = {"host_peak": 132 * 2**20, "footprint_peak": taken, "mlx_peak": 3 * taken // 4, "mlx_cache": 0}
+        return Try(batch_size, FITS, None, {"memory": figures})
+
+
+def test_a_mac_is_never_asked_for_more_than_it_has() -> None:
+    """By the resident set alone tries of 9.8 and 18.7 GiB would follow (issue 21, fault 1)."""
+    mac = Mac()
+    found = search(mac.attempt, 32, 65536, lambda: 5.9 * GIB)
+    assert max(map(mac.taken, mac.asked)) <= 5.9 * GIB
+    assert found.batch_size is not None
+    assert found.batch_size == 32
+    assert "allowed" in found.ended_by
+
+
+def test_one_try_alone_is_too_little_to_rule_out_what_would_fit() -> None:
+    mac = Mac()
+    found = search(mac.attempt, 32, 65536, lambda: 11.0 * GIB)
+    assert mac.asked[:2] == [32, 36]  # 64 might not fit, if all were in proportion
+    assert max(map(mac.taken, mac.asked)) <= 11.0 * GIB
+    assert found.batch_size is not None
+    assert 64 <= found.batch_size <= 68
+
+
+def test_what_a_try_took_is_the_largest_of_what_counts() -> None:
+    assert max_batch.taken_bytes({"host_peak": 5, "footprint_peak": 9, "mlx_peak": 4, "mlx_cache": 3}) == 9
+    assert max_batch.taken_bytes({"host_peak": 5, "footprint_peak": None, "mlx_peak": 4, "mlx_cache": 3}) == 7
+    assert max_batch.taken_bytes({"host_peak": 5, "tf_peak": 100}) == 5
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(14.0 * GIB, 11.84 * GIB), (5.9 * GIB, 5.9 * GIB), (None, None)])
+def test_the_bound_is_no_more_than_the_working_set_that_macos_recommends(
+    bound: float | None, expected: float | None
+) -> None:
+    outcome = {"backend": {"details": {max_batch.WORKING_SET: int(11.84 * GIB)}}}
+    assert max_batch.tightened(bound, outcome) == pytest.approx(expected)
+    assert max_batch.tightened(bound, {"backend": None}) == bound
 
 
 @pytest.mark.parametrize(
@@ -87,6 +139,7 @@ def test_prediction_is_a_line_through_the_two_largest() -> None:
         ({"status": "ok", "failure": None, "reason": None, "measurements": {}}, FITS),
         (failure_of(OutOfMemory("full")).part(), OUT_OF_MEMORY),
         (failure_of(MemoryError("full")).part(), OUT_OF_MEMORY),
+        (failure_of(DeviceWatchdog("stopped by macOS")).part(), TOO_SLOW),
         (failure_of(ValueError("x")).part(), FAULT),
         (failure_of(ValueError("out of memory")).part(), FAULT),
         (Ended(-9, over_memory=True).failure("").part(), OUT_OF_MEMORY),
