@@ -335,6 +335,15 @@ def test_the_result_names_the_backward_pass_of_attention(make):
     assert "recommended_working_set_bytes" in details
 
 
+def test_attention_that_conformance_does_not_prove_is_told(make, monkeypatch):
+    backend = make()
+    monkeypatch.setattr(
+        module, "attention_backward", lambda shape, dtype: "fused" if shape[0] > module.BATCH else "plain"
+    )
+    monkeypatch.setattr(backend, "spec", backend.spec.changed(training=backend.spec.training.changed(batch_size=32)))
+    assert backend.describe()["details"]["attention_backward"] == "fused; in conformance plain"
+
+
 def test_other_errors_stay_what_they_are(make, host_batch):
     backend = make()
     with pytest.raises(ValueError, match="matmul"):

@@ -25,7 +25,7 @@ from shared_spec.platform import Platform, Threads
 from shared_spec.results import privacy
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Conformance
-from shared_spec.run import doctor, parent, phases, worker
+from shared_spec.run import doctor, fitness, parent, phases, worker
 from shared_spec.run.job import Setting
 from shared_spec.run.phases import Phase
 from shared_spec.run.request import Request, Scaling
@@ -200,8 +200,9 @@ def _run_as_rank(request: Request, json_events: bool) -> None:
     platform, setting, world = request.platform, request.setting, request.platform.world()
     if setting.ranks not in (1, world.size):
         raise UserError(f"--nproc {setting.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
-    local = replace(setting, ranks=world.local_size)
-    _enter_worker_env(platform, setting.device, setting.engine, local.compute_threads())
+    fitness.refuse(platform, replace(setting, ranks=world.size), request.emulated)
+    threads = replace(setting, ranks=world.size).compute_threads(world)
+    _enter_worker_env(platform, setting.device, setting.engine, threads)
     setting.take_cores(world.local_rank, world.local_size)
     os.environ[ranks.TIMEOUT_ENV] = str(setting.rank_timeout)
     group = worker.connect(platform, setting.device)

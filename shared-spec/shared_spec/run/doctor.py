@@ -152,7 +152,11 @@ def _cores(seen: Seen) -> Iterator[Finding]:
         yield Finding("processor", "ok", f"{seen.environment.get('cpu_name')}, {kinds}")
         return
     try:
-        yield Finding("processor", "ok", f"{kinds}; {setting.compute_threads().count} threads would compute")
+        yield Finding(
+            "processor",
+            "ok",
+            f"{kinds}; {setting.compute_threads(seen.request.platform.world()).count} threads would compute",
+        )
     except UserError as error:
         yield Finding("processor", "bad", str(error))
 

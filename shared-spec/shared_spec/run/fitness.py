@@ -50,7 +50,7 @@ def refuse(platform: Platform, setting: Setting, emulated: bool) -> None:
     if setting.device != "cpu" and (setting.threads is not None or setting.cores == "all"):
         option = "--threads" if setting.threads is not None else "--cores all"
         raise UserError(f"{option}: chooses among the cores of a CPU run; leave it out on --device {setting.device}.")
-    setting.compute_threads()
+    setting.compute_threads(platform.world())
     if setting.precision != "bf16" or emulated:
         return
     if reason := without_bf16(platform, setting.device):

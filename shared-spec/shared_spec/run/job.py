@@ -10,6 +10,7 @@ from shared_spec import ranks as shared_ranks
 from shared_spec.machine import topology
 from shared_spec.measure.convergence import Stop
 from shared_spec.platform import Threads
+from shared_spec.ranks import World
 from shared_spec.results import privacy
 from shared_spec.results.format import FailureKind
 from shared_spec.workload.spec import Profile, Spec, parse_spec
@@ -52,13 +53,17 @@ class Setting:
     def profile(self) -> Profile:
         return self.spec.profile(self.profile_name)
 
-    def compute_threads(self) -> Threads:
+    def compute_threads(self, world: World = World()) -> Threads:  # noqa: B008  (it cannot be changed)
         """The compute threads of each process.
+
+        Args:
+            world: where this process is one of the ranks, which may be on other hosts too.
 
         Raises:
             UserError: more are asked for than this machine runs.
         """
-        return topology.threads(self.ranks, self.cores, self.threads)
+        here = world.local_size if 1 < world.size == self.ranks else self.ranks
+        return topology.threads(here, self.cores, self.threads)
 
     def take_cores(self, part: int, parts: int) -> None:
         """Keep this process to its part of the cores that the run is for: on a GPU, of all."""

@@ -69,7 +69,11 @@ def _cpu_threads(request: Request) -> dict[str, Any] | None:
     setting = request.setting
     if setting.device != "cpu":
         return None
-    return {"cores": setting.cores, "asked": setting.threads, "count": setting.compute_threads().count}
+    return {
+        "cores": setting.cores,
+        "asked": setting.threads,
+        "count": setting.compute_threads(request.platform.world()).count,
+    }
 
 
 def _parallel(request: Request, outcomes: list[dict[str, Any]]) -> dict[str, Any] | None:

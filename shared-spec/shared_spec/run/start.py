@@ -52,7 +52,7 @@ class Starter:
         platform, setting = self.request.platform, self.request.setting
         if planned.phase.ranks != "all":
             setting = replace(setting, ranks=1)
-        worker_env = platform.worker_env(setting.device, setting.engine, setting.compute_threads())
+        worker_env = platform.worker_env(setting.device, setting.engine, setting.compute_threads(platform.world()))
         if self.group.size > 1:  # the phase runs here, with what this process was started with
             worker_env = {name: os.environ.get(name, "") for name in worker_env}
         return Job(
