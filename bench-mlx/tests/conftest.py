@@ -21,6 +21,8 @@ os.environ.update(
     worker_env("gpu", "mlx", Threads(2))
 )  # MLX reads TF32 off at its first product, not when it is imported
 
+pytest.register_assert_rewrite("shared_spec.dev.rank_tests")
+
 
 @pytest.fixture(params=[name for name, there in AVAILABLE.items() if there])
 def device(request) -> str:

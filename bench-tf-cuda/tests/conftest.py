@@ -11,6 +11,8 @@ from shared_spec.data.batches import soft_targets
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec, load_spec
 
+pytest.register_assert_rewrite("shared_spec.dev.rank_tests")
+
 
 @pytest.fixture(scope="session")
 def spec() -> Spec:

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from bench_tf_cuda import cudnn, ops
 from bench_tf_cuda.backend import TfBackend
-from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 
 SHAPE = (2, 5, 3, 4)  # B, N, H, D
@@ -104,8 +103,8 @@ def test_a_refusal_is_in_the_result(spec: Spec, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ops, "has_gpu", lambda: True)
     monkeypatch.setattr(cudnn, "refusal", lambda *sizes: "too old")
     assert backend.describe()["details"]["attention"].endswith("is not to be had: too old")
-    backend.load_params(params.initial(spec))
-    backend.infer(backend.to_device(np.zeros((1, 32, 32, 3), np.uint8), None))  # cuDNN's program would not run here
+    program = backend._compiled_forward.experimental_get_compiler_ir(tf.zeros((1, 32, 32, 3), tf.uint8))
+    assert "custom-call" not in program(stage="hlo")
 
 
 @pytest.mark.parametrize(("dtype", "fused"), [(tf.bfloat16, True), (tf.float32, False)])

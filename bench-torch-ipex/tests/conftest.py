@@ -9,6 +9,8 @@ from shared_spec.data.batches import soft_targets
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec, load_spec, parse_spec
 
+pytest.register_assert_rewrite("shared_spec.dev.rank_tests")
+
 
 @pytest.fixture(scope="session")
 def tiny_spec() -> Spec:

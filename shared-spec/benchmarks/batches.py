@@ -10,8 +10,8 @@ from itertools import islice
 
 import numpy as np
 
+from shared_spec.data import synthetic
 from shared_spec.data.batches import HostBatch, TrainingBatches
-from shared_spec.data.cifar100 import synthetic
 from shared_spec.measure.clock import monotonic
 from shared_spec.workload.spec import Spec, load_spec
 
@@ -40,7 +40,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     standard = load_spec()
-    dataset = synthetic(standard)
+    dataset = synthetic.dataset(standard)
     print(
         f"one core, NumPy {np.__version__}; images/s\n  images  batch  in the training thread  by the prefetch thread"
     )

@@ -303,7 +303,8 @@ def _verify_command(platform: Platform) -> click.Command:
         checks = run_checks(backend, spec, precision)
         table = Table("check", "figure", "bound", "", title=f"{platform.name} ({engine}) on {device}, {precision}")
         for check in checks:
-            table.add_row(check.name, f"{check.figure:.3g}", f"{check.bound:.3g}", "ok" if check.passed else "FAILED")
+            figure = "nan" if check.figure is None else f"{check.figure:.3g}"
+            table.add_row(check.name, figure, f"{check.bound:.3g}", "ok" if check.passed else "FAILED")
         screen.console.print(table)
         if failed := [check for check in checks if not check.passed]:
             raise UserError("; ".join(f"{check.name}: {check.detail}" for check in failed))

@@ -14,6 +14,7 @@ from typing import Any
 
 from shared_spec.errors import UserError
 
+PIECE = 2**20
 MAX_BYTES = 2**30
 """More than any file that this package reads may have; who reads what strangers wrote sets a narrower bound."""
 

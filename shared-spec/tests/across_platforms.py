@@ -63,7 +63,7 @@ def off(logits: np.ndarray, spec: Spec, weights: Params, images: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("trainer", PLATFORMS)
-def test_what_one_platform_trained_all_load(trainer: str, tiny_spec: Spec, tmp_path: Path) -> None:
+def test_what_one_platform_trained_the_others_load(trainer: str, tiny_spec: Spec, tmp_path: Path) -> None:
     spec_file = tmp_path / "spec.json"
     spec_file.write_text(json.dumps(tiny_spec.to_dict()))
     asked = ("--spec", spec_file, "--device", "cpu", "--data", "synthetic", "--phases", "convergence")
@@ -71,7 +71,7 @@ def test_what_one_platform_trained_all_load(trainer: str, tiny_spec: Spec, tmp_p
     (path,) = tmp_path.glob("*.safetensors")
     weights, images = params.load(tiny_spec, path), synthetic.dataset(tiny_spec).test_images[:8]
     assert params.fingerprint(weights) != params.fingerprint(params.initial(tiny_spec))
-    for package in PLATFORMS:
+    for package in PLATFORMS.keys() - {trainer}:  # its own file is written from float32 by the same names as any other
         logits = predicted(package, spec_file, path, save_images(images, tmp_path))
         assert off(logits, tiny_spec, weights, images) < TOLERANCE, package
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from shared_spec.machine.energy.meter import Reading
+from shared_spec.results.measurements import Energy, EnergySource, IdleEnergy
 
 
 class FakeDevice:
@@ -29,7 +29,8 @@ class FakeDevice:
 class Meter:
     """Counts 10 W by a given clock."""
 
-    source, scope = "nvml-counter", "gpu 0"
+    source: EnergySource = "nvml-counter"
+    scope = "gpu 0"
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -37,5 +38,10 @@ class Meter:
     def start(self) -> None:
         self.started = self.clock()
 
-    def stop(self) -> Reading:
-        return Reading(10 * (self.clock() - self.started), None, self.source, self.scope, 1)
+    def stop(self) -> Energy:
+        return Energy(
+            joules=10 * (self.clock() - self.started), reason=None, source=self.source, scope=self.scope, samples=1
+        )
+
+
+IDLE = IdleEnergy(joules=30.0, reason=None, source="wall-meter", scope="fake", samples=1, seconds=3.0)

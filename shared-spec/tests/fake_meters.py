@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from shared_spec.machine.energy.meter import Meter, Reading
+from shared_spec.machine.energy.meter import Meter
 from shared_spec.machine.sampler import Sampler
+from shared_spec.results.measurements import Energy
 
 
 class World:
@@ -46,13 +47,13 @@ class World:
         return Driven
 
 
-def assert_null(reading: Reading, *words: str) -> None:
+def assert_null(reading: Energy, *words: str) -> None:
     assert reading.joules is None
     for word in words:
         assert word in (reading.reason or "")
 
 
-def reading_of(meter: Meter, world: World, seconds: float) -> Reading:
+def reading_of(meter: Meter, world: World, seconds: float) -> Energy:
     meter.start()
     world.run(seconds)
     return meter.stop()

@@ -7,7 +7,7 @@ from fake_platform.backend import FakeBackend
 
 from shared_spec.backend import Handle
 from shared_spec.data.dataset import Dataset
-from shared_spec.machine.energy.meter import Reading
+from shared_spec.results.measurements import Energy
 
 
 class Killed(Exception):
@@ -29,9 +29,15 @@ class World:
     def start(self) -> None:
         self.metered_from = self.now
 
-    def stop(self) -> Reading:
+    def stop(self) -> Energy:
         joules = None if self.power is None else self.power * (self.now - self.metered_from)
-        return Reading(joules, None if joules is not None else "no permission", "nvml-counter", "gpu 0", 1)
+        return Energy(
+            joules=joules,
+            reason=None if joules is not None else "no permission",
+            source="nvml-counter",
+            scope="gpu 0",
+            samples=1,
+        )
 
 
 class TrainingBackend(FakeBackend):

@@ -17,7 +17,6 @@ conformance of the same platform does tell, and the model's source is the same.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,24 +36,16 @@ from shared_spec.conformance.questions import (
 )
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock, monotonic
+from shared_spec.results.measurements import Check, finite
 from shared_spec.workload import params, reference
 from shared_spec.workload.params import Params
 from shared_spec.workload.spec import Spec
 
 
-@dataclass(frozen=True)
-class Check:
-    """One proof: passed when `figure` (NaN where there is none) does not exceed `bound`; `detail` says of what."""
-
-    name: str
-    passed: bool
-    figure: float
-    bound: float
-    detail: str
-
-
 def _check(name: str, figure: float, bound: float, detail: str) -> Check:
-    return Check(name, bool(figure <= bound), float(figure), float(bound), detail)
+    """Passed when `figure` (NaN where there is none) does not exceed `bound`; `detail` says of what."""
+    passed, value = bool(figure <= bound), finite(float(figure))
+    return Check(name=name, passed=passed, figure=value, bound=float(bound), detail=detail)
 
 
 def run_checks(

@@ -24,7 +24,7 @@ INTERFACES = ("deit-veth0", "deit-veth1")
 def small_spec(epochs: int) -> Spec:
     """The standard workload, small enough for steps in milliseconds: 8 of them an epoch, global batch 8."""
     content = load_spec().to_dict()
-    content["model"] |= {"image_size": 64, "dim": 32, "depth": 2, "heads": 2, "mlp_dim": 64}
+    content["model"] |= {"image_size": 64, "dim": 32, "depth": 1, "heads": 2, "mlp_dim": 64}
     content["data"] |= {"train_images": 64, "test_images": 30}
     content["training"] |= {"batch_size": 8, "eval_batch_size": 8, "epochs": epochs}
     content["measuring"] |= {"block_seconds": 0.01}
@@ -122,7 +122,7 @@ def two_hosts() -> Iterator[list[list[str]]]:
     Yields:
         For each of them the words that run a command in it.
     """
-    names = ("deit-host0", "deit-host1")
+    names = [f"deit-{os.getpid()}-host{number}" for number in range(2)]  # other test runs may have theirs
 
     def ip(*words: str, check: bool = True) -> None:
         subprocess.run(["ip", *words], check=check, capture_output=True)

@@ -54,9 +54,9 @@ class Block:
         return self.seconds / self.steps
 
 
-def as_rows(blocks: Iterable[Block]) -> list[list[float]]:
+def as_rows(blocks: Iterable[Block]) -> tuple[tuple[int, float], ...]:
     """Blocks as the [steps, seconds] pairs of the result format."""
-    return [[block.steps, block.seconds] for block in blocks]
+    return tuple((block.steps, block.seconds) for block in blocks)
 
 
 @dataclass

@@ -11,13 +11,12 @@ the ones that count; a training may go on with another number of ranks, as all t
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from pydantic import BaseModel
 
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, Handle
@@ -28,22 +27,22 @@ from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock
 from shared_spec.measure.training import Trainer
 from shared_spec.ranks import Group
+from shared_spec.results import measurements
+from shared_spec.results.measurements import Energy, Epoch, RanksConvergence, Stop, finite
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 
-Stop = Literal["target", "epochs"]
 
-
-@dataclass
-class Record:
+class Record(BaseModel):
     """What has been measured so far; lives in the checkpoint, beside the weights it belongs to.
 
     Attributes:
         step: training steps done.
         seconds: the primary clock; the next three are parts of it.
         first_step_seconds: first step of each process, compilation included, added up.
-        losses: sampled training losses of the epoch under way.
-        joules: energy so far; None once a meter could not tell, with the reason.
+        losses: sampled training losses of the epoch under way; None where one was not finite.
+        joules: energy so far; None once a meter could not tell.
+        energy: what the meter said last, or the first time that it could not tell.
         resumed: how often a new process went on from a checkpoint.
         memory: largest figures of any process so far, bytes.
         world_sizes: how many ranks trained: those of the first process, then of each that went on from a checkpoint.
@@ -55,19 +54,19 @@ class Record:
     checkpoint_seconds: float = 0.0
     first_step_seconds: float = 0.0
     host_wait_seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    loss_trace: list[float] = field(default_factory=list)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float | None] = []
+    loss_trace: list[float | None] = []
+    epochs: list[Epoch] = []
     joules: float | None = 0.0
-    energy: dict[str, Any] = field(default_factory=dict)
+    energy: Energy | None = None
     resumed: int = 0
-    memory: dict[str, int | None] = field(default_factory=dict)
-    world_sizes: list[int] = field(default_factory=list)
+    memory: dict[str, int | None] = {}
+    world_sizes: list[int] = []
 
 
 def save_checkpoint(path: Path, state: dict[str, np.ndarray], record: Record) -> None:
     """Write weights, moments and record as one file, atomically."""
-    metadata = {"record": json.dumps(asdict(record))}
+    metadata = {"record": json.dumps(record.model_dump())}
     arrays = {
         name: np.asarray(value, order="C") for name, value in state.items()
     }  # ascontiguousarray makes scalars 1-D
@@ -77,7 +76,7 @@ def save_checkpoint(path: Path, state: dict[str, np.ndarray], record: Record) ->
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Record]:
     """The state and record that save_checkpoint wrote."""
     with safetensors.safe_open(path, "np") as file:
-        record = Record(**json.loads(file.metadata()["record"]))
+        record = Record.model_validate(json.loads(file.metadata()["record"]))
         return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118  (no mapping)
 
 
@@ -135,11 +134,8 @@ class Convergence:
         self.loss_stride = max(1, self.steps_per_epoch // 100)
         self.pending: list[tuple[int, Handle]] = []
 
-    def run(self) -> dict[str, Any]:
-        """Train, from the checkpoint if there is one.
-
-        Returns:
-            The convergence measurements of results.schema.json; rank 0's are the ones that count.
+    def run(self) -> measurements.Convergence:
+        """Train, from the checkpoint if there is one; what rank 0 returns is what counts.
 
         Raises:
             RanksApart: the ranks' parameters differ at the end of an epoch.
@@ -161,7 +157,7 @@ class Convergence:
         """Take up the checkpoint or start afresh, and start the clock and the meter."""
         if ranks.decided(self.group, self.checkpoint.exists()):
             state, record = load_checkpoint(self.checkpoint) if self.group.rank == 0 else (None, Record())
-            self.record = Record(**ranks.agreed(self.group, asdict(record)))
+            self.record = Record.model_validate(ranks.agreed(self.group, record.model_dump()))
             self.record.resumed += 1
             self.backend.load_state(ranks.shared_arrays(self.group, state))
         else:
@@ -174,7 +170,7 @@ class Convergence:
         self.meter.start()
 
     def _finished(self) -> bool:
-        if self.record.epochs and not math.isfinite(self.record.epochs[-1]["test_loss"]):
+        if self.record.epochs and self.record.epochs[-1].test_loss is None:
             return True  # diverged: no later step can bring it back
         return self.record.step >= self.total_steps or (self.stop == "target" and self._epochs_to_target() is not None)
 
@@ -212,16 +208,17 @@ class Convergence:
         """What is shown while training: no newer loss than the host has anyway, since asking for one would wait."""
         record = self.record
         figures = {"images_per_second": record.step * self.batch_size / max(self.clock() - self.started, 1e-9)}
-        if record.losses or record.epochs:
-            figures["loss"] = record.losses[-1] if record.losses else record.epochs[-1]["train_loss"]
+        losses = record.losses or [epoch.train_loss for epoch in record.epochs]
+        if losses and losses[-1] is not None:
+            figures["loss"] = losses[-1]
         if record.epochs:
-            figures["top1"] = record.epochs[-1]["top1"]
+            figures["top1"] = record.epochs[-1].top1
         return figures
 
     def _collect_losses(self) -> None:
         """Bring the sampled losses of the steps since the last call to the host."""
         for step, handle in self.pending:
-            loss = float(self.backend.to_numpy(handle)[0])
+            loss = finite(float(self.backend.to_numpy(handle)[0]))
             if step < self.spec.measuring.loss_trace_steps:
                 self.record.loss_trace.append(loss)
             if step % self.loss_stride == 0:
@@ -241,16 +238,18 @@ class Convergence:
         size = self.spec.training.eval_batch_size
         top1, test_loss = evaluate(self.backend, self.data, size, lambda: self.progress(done, "evaluating", **figures))
         record.evaluation_seconds += self.clock() - start
-        record.epochs.append({
-            "epoch": record.step // self.steps_per_epoch,
-            "seconds": self.clock() - self.started,
-            "evaluation_seconds": record.evaluation_seconds,
-            "checkpoint_seconds": record.checkpoint_seconds,
-            "train_loss": float(np.mean(record.losses)) if record.losses else math.nan,
-            "test_loss": test_loss,
-            "top1": top1,
-            "joules": self._read_meter(),
-        })  # fmt: skip
+        record.epochs.append(
+            Epoch(
+                epoch=record.step // self.steps_per_epoch,
+                seconds=self.clock() - self.started,
+                evaluation_seconds=record.evaluation_seconds,
+                checkpoint_seconds=record.checkpoint_seconds,
+                train_loss=_mean(record.losses),
+                test_loss=finite(test_loss),
+                top1=top1,
+                joules=self._read_meter(),
+            )
+        )
         record.losses = []
         self._save(metered=True)
 
@@ -261,8 +260,8 @@ class Convergence:
             record.joules = None
         else:
             record.joules += reading.joules
-        if not record.energy.get("reason"):
-            record.energy = reading.as_dict()
+        if record.energy is None or record.energy.reason is None:
+            record.energy = reading
         self.meter.start()
         return record.joules
 
@@ -290,29 +289,35 @@ class Convergence:
             self.record.memory[name] = value if known is None or (value or 0) > known else known
 
     def _epochs_to_target(self) -> int | None:
-        reached = [row["epoch"] for row in self.record.epochs if row["top1"] >= self.spec.training.target_top1]
+        reached = [row.epoch for row in self.record.epochs if row.top1 >= self.spec.training.target_top1]
         return reached[0] if reached else None
 
-    def _measurements(self) -> dict[str, Any]:
+    def _measurements(self) -> measurements.Convergence:
         record, epochs = self.record, self._epochs_to_target()
         last = record.epochs[-1]  # the training ends with its last evaluation, not with the checkpoint behind it
-        return {
-            "parallel": {"world_sizes": record.world_sizes} if max(record.world_sizes) > 1 else None,
-            "batch_size": self.batch_size,
-            "stop": self.stop,
-            "target_top1": self.spec.training.target_top1,
-            "epochs_to_target": epochs,
-            "seconds_to_target": None if epochs is None else record.epochs[epochs - 1]["seconds"],
-            "images": record.step * self.batch_size,
-            "seconds": last["seconds"],
-            "evaluation_seconds": last["evaluation_seconds"],
-            "checkpoint_seconds": last["checkpoint_seconds"],
-            "first_step_seconds": record.first_step_seconds,
-            "host_wait_seconds": record.host_wait_seconds,
-            "epochs": record.epochs,
-            "loss_trace": record.loss_trace,
-            "energy": {**record.energy, "joules": last["joules"]},
-            "resumed": record.resumed,
-            "final_params": params.fingerprint(self.backend.export_params()),
-            "memory": record.memory,
-        }
+        assert record.energy is not None  # the meter is read at the end of each epoch
+        return measurements.Convergence(
+            parallel=RanksConvergence(world_sizes=tuple(record.world_sizes)) if max(record.world_sizes) > 1 else None,
+            batch_size=self.batch_size,
+            stop=self.stop,
+            target_top1=self.spec.training.target_top1,
+            epochs_to_target=epochs,
+            seconds_to_target=None if epochs is None else record.epochs[epochs - 1].seconds,
+            images=record.step * self.batch_size,
+            seconds=last.seconds,
+            evaluation_seconds=last.evaluation_seconds,
+            checkpoint_seconds=last.checkpoint_seconds,
+            first_step_seconds=record.first_step_seconds,
+            host_wait_seconds=record.host_wait_seconds,
+            epochs=tuple(record.epochs),
+            loss_trace=tuple(record.loss_trace),
+            energy=record.energy.changed(joules=last.joules),
+            resumed=record.resumed,
+            final_params=params.fingerprint(self.backend.export_params()),
+            memory=record.memory,
+        )
+
+
+def _mean(losses: list[float | None]) -> float | None:
+    """None where there are none, or one was not finite."""
+    return finite(float(np.mean([math.nan if loss is None else loss for loss in losses]))) if losses else None

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from shared_spec.backend import Backend, Batch, OutOfMemory
+from shared_spec.backend import Backend, OutOfMemory
 from shared_spec.measure.blocks import Progress, Stepper, as_rows, portion, silent
 from shared_spec.measure.clock import Clock
+from shared_spec.results.measurements import Inference, InferenceSize, Latency
 from shared_spec.workload.spec import Profile, Spec
 
 
@@ -19,7 +20,7 @@ def _sampled(step: Callable[[], Any], samples: int, seconds: float, clock: Clock
     while len(times) < samples or total < seconds:
         start = clock()
         step()
-        times.append(round(clock() - start, 9))  # clocks tell nanoseconds; what a float adds doubles a result's size
+        times.append(clock() - start)
         total += times[-1]
         progress(min(1.0, len(times) / samples, total / seconds), f"{total / len(times) * 1e3:.4g} ms")
     return times
@@ -27,14 +28,14 @@ def _sampled(step: Callable[[], Any], samples: int, seconds: float, clock: Clock
 
 def measure_latency(
     backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
-) -> dict[str, Any]:
+) -> Latency:
     """Batch 1, one image after the other: host to host, then from an image that is on the device already.
 
     Args:
         images: uint8 [N,S,S,3]; taken in turn, so that no input is seen twice in a row.
 
     Returns:
-        The latency measurements of results.schema.json; every sample, in seconds and in order.
+        Every sample, in order; without memory, which the process is asked for at its end.
     """
     count = 0
 
@@ -56,48 +57,50 @@ def measure_latency(
     blocks, steady = warmup.warm_up(profile.warmup_max_seconds, portion(progress, 0.0, 0.2))
     backend.reset_peak_memory()
     samples, seconds = profile.latency_samples, profile.latency_seconds
-    return {
-        "first_inference_seconds": first,
-        "warmup_blocks": as_rows(blocks),
-        "steady": steady,
-        "host_to_host_seconds": _sampled(host_to_host, samples, seconds, clock, portion(progress, 0.2, 0.4)),
-        "device_only_seconds": _sampled(on_device, samples, seconds, clock, portion(progress, 0.6, 0.4)),
-    }
+    return Latency(
+        first_inference_seconds=first,
+        warmup_blocks=as_rows(blocks),
+        steady=steady,
+        host_to_host_seconds=tuple(_sampled(host_to_host, samples, seconds, clock, portion(progress, 0.2, 0.4))),
+        device_only_seconds=tuple(_sampled(on_device, samples, seconds, clock, portion(progress, 0.6, 0.4))),
+        memory={},
+    )
 
 
-def _infer_batch(backend: Backend, batch: Batch, spec: Spec, profile: Profile, clock: Clock) -> dict[str, Any]:
+def _infer_batch(backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock) -> InferenceSize:
+    batch = backend.to_device(images, None)
     stepper = Stepper(lambda: backend.infer(batch), backend.synchronize, spec.measuring, clock)
     first = stepper.block(1)
     warmup, steady = stepper.warm_up(profile.inference_seconds)
     backend.reset_peak_memory()
     blocks = stepper.window(1, profile.inference_seconds, warmup[-1].step_seconds, silent)
-    return {
-        "first_inference_seconds": first.seconds,
-        "steady": steady,
-        "window_blocks": as_rows(blocks),
-        "memory": backend.memory(),
-    }
+    return InferenceSize(
+        batch_size=len(images),
+        first_inference_seconds=first.seconds,
+        steady=steady,
+        window_blocks=as_rows(blocks),
+        memory=backend.memory(),
+    )
 
 
 def measure_inference(
     backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
-) -> dict[str, Any]:
+) -> Inference:
     """Throughput for batch 1, 2, 4 ... on images that are on the device already, as far as memory and profile go.
 
     Returns:
-        The inference measurements of results.schema.json.
+        Every size; without the memory of the whole, which the process is asked for at its end.
     """
-    sizes: list[dict[str, Any]] = []
+    sizes: list[InferenceSize] = []
     stopped = None
     batch_size = 1
     while batch_size <= profile.inference_max_batch:
         progress(math.log2(batch_size) / math.log2(2 * profile.inference_max_batch), f"batch {batch_size}")
         chosen = np.resize(images, (batch_size, *images.shape[1:]))
         try:
-            measured = _infer_batch(backend, backend.to_device(chosen, None), spec, profile, clock)
+            sizes.append(_infer_batch(backend, chosen, spec, profile, clock))
         except OutOfMemory as error:
             stopped = f"batch {batch_size}: out of memory ({error})"
             break
-        sizes.append({"batch_size": batch_size, **measured})
         batch_size *= 2
-    return {"sizes": sizes, "stopped": stopped}
+    return Inference(sizes=tuple(sizes), stopped=stopped, memory={})

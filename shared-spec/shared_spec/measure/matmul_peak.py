@@ -1,10 +1,9 @@
 """The ceiling phase: the device's own rate of square matrix products, by which "fast" is measured."""
 
-from typing import Any
-
 from shared_spec.backend import Backend, DeviceWatchdog, OutOfMemory
 from shared_spec.measure.blocks import Progress, Stepper, as_rows, silent
 from shared_spec.measure.clock import Clock
+from shared_spec.results.measurements import Ceiling, MatmulSize
 from shared_spec.workload.spec import Profile, Spec
 
 LONGEST_SECONDS = 0.5
@@ -14,16 +13,13 @@ that needs so long for one product has shown its rate."""
 
 def measure_matmul_peak(
     backend: Backend, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
-) -> dict[str, Any]:
+) -> Ceiling:
     """Rate of square matrix products of growing size: what this device can do at this precision.
-
-    Returns:
-        The ceiling measurements of results.schema.json: for each n, products of [n,n] x [n,n] and their time.
 
     Raises:
         OutOfMemory, DeviceWatchdog: not even the first size was computed.
     """
-    sizes: list[dict[str, Any]] = []
+    sizes: list[MatmulSize] = []
     spent, n = 0.0, 512
     while spent < profile.ceiling_seconds and n <= 16384:
         progress(min(1.0, spent / profile.ceiling_seconds), f"{n} x {n}")
@@ -36,9 +32,9 @@ def measure_matmul_peak(
             if not sizes:
                 raise
             break
-        sizes.append({"n": n, "blocks": as_rows([block])})
+        sizes.append(MatmulSize(n=n, blocks=as_rows([block])))
         spent += single.seconds + block.seconds  # not the first, in which a product is compiled
         n *= 2
         if 8 * min(single.seconds, block.step_seconds) > LONGEST_SECONDS:
             break
-    return {"sizes": sizes}
+    return Ceiling(sizes=tuple(sizes))

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from shared_spec import ranks
 from shared_spec.backend import Backend, Batch, Handle
@@ -12,6 +11,15 @@ from shared_spec.data.batches import HostBatch
 from shared_spec.machine.energy.meter import Meter
 from shared_spec.measure.blocks import Block, Progress, Stepper, as_rows, portion, silent
 from shared_spec.measure.clock import Clock
+from shared_spec.results.measurements import (
+    FeedingBlock,
+    HostSeconds,
+    IdleEnergy,
+    RanksTraining,
+    Training,
+    TryMeasurements,
+    finite,
+)
 from shared_spec.workload import params
 from shared_spec.workload.spec import Profile, Spec
 
@@ -84,21 +92,26 @@ class Trainer:
         return [float(self.backend.to_numpy(handle)[0]) for handle in self.trace]
 
 
-def measure_idle(meter: Meter, seconds: float, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
+def measure_idle(meter: Meter, seconds: float, sleep: Callable[[float], None] = time.sleep) -> IdleEnergy:
     """Energy of `seconds` in which this process does nothing: what the machine takes before it is asked for anything."""
     meter.start()
     sleep(seconds)
-    return {**meter.stop().as_dict(), "seconds": seconds}
+    return IdleEnergy(**meter.stop().model_dump(), seconds=seconds)
 
 
-def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress: Progress = silent) -> dict[str, Any]:
+def measure_training(
+    trainer: Trainer, profile: Profile, idle: IdleEnergy, meter: Meter, progress: Progress = silent
+) -> Training:
     """Compile, warm up, time a window without a wait per step, then single steps with one.
 
     The meter runs over the window, no more and no less.
 
+    Args:
+        idle: what `measure_idle` returned before.
+
     Returns:
-        The training measurements of results.schema.json, without memory and idle energy; times in seconds. With
-        several ranks they are this rank's, and "parallel" has what all of them saw.
+        What this rank saw, and in `parallel` what all of them did; without memory, which the process is asked for at
+        its end.
 
     Raises:
         RanksApart: the ranks' parameters differ at the end.
@@ -118,9 +131,9 @@ def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress:
         portion(progress, 0.3, 0.5),
         trainer.figures,
     )
-    energy = meter.stop().as_dict()
-    host = {name: seconds - before[name] for name, seconds in trainer.host_seconds().items()}
-    host["drain"] = math.fsum(block.drain_seconds for block in window)
+    energy = meter.stop()
+    spent = {name: seconds - before[name] for name, seconds in trainer.host_seconds().items()}
+    host = HostSeconds(**spent, drain=math.fsum(block.drain_seconds for block in window))
     samples = []
     for i in range(profile.step_samples):
         samples.append(stepper.block(1).seconds)
@@ -128,43 +141,45 @@ def measure_training(trainer: Trainer, profile: Profile, meter: Meter, progress:
     losses = trainer.losses()
     progress(0.95, "with and without feeding")
     feeding = measure_feeding(trainer, FEEDING_SHARE * profile.window_seconds, warmup[-1].step_seconds)
-    return {
-        "parallel": _of_all_ranks(backend, window, samples),
-        "batch_size": trainer.batch_size,
-        "first_step_seconds": first.seconds,
-        "warmup_blocks": as_rows(warmup),
-        "steady": steady,
-        "window_blocks": as_rows(window),
-        "window_host_wait_seconds": host["wait"],
-        "window_host_seconds": host,
-        "feeding_blocks": feeding,
-        "energy": energy,
-        "step_seconds": samples,
-        "loss_trace": losses,
-    }
+    return Training(
+        parallel=_of_all_ranks(backend, window, samples),
+        batch_size=trainer.batch_size,
+        first_step_seconds=first.seconds,
+        warmup_blocks=as_rows(warmup),
+        steady=steady,
+        window_blocks=as_rows(window),
+        window_host_wait_seconds=host.wait,
+        window_host_seconds=host,
+        feeding_blocks=feeding,
+        idle=idle,
+        energy=energy,
+        step_seconds=tuple(samples),
+        loss_trace=tuple(map(finite, losses)),
+        memory={},
+    )
 
 
-def _of_all_ranks(backend: Backend, window: list[Block], samples: list[float]) -> dict[str, Any] | None:
+def _of_all_ranks(backend: Backend, window: list[Block], samples: list[float]) -> RanksTraining | None:
     """What the ranks saw of the same steps, and that they have remained one; None where there is one rank."""
     group = backend.group
     if group.size == 1:
         return None
     ranks.check_same(group, params.fingerprint(backend.export_params()), "parameters after the training steps")
     exchange = backend.communication() or {}
-    return {
-        "rank_window_blocks": ranks.gathered_values(group, as_rows(window)),
-        "rank_step_seconds": ranks.gathered_values(group, samples),
-        "communication_seconds": exchange.get("seconds"),
-        "overlapped_seconds": exchange.get("overlapped_seconds"),
-        "params_equal": True,
-    }
+    return RanksTraining(
+        rank_window_blocks=tuple(ranks.gathered_values(group, as_rows(window))),
+        rank_step_seconds=tuple(ranks.gathered_values(group, samples)),
+        communication_seconds=exchange.get("seconds"),
+        overlapped_seconds=exchange.get("overlapped_seconds"),
+        params_equal=True,
+    )
 
 
 FEEDING_SHARE = 0.25
 """Length of the comparison with and without feeding, as a part of the window's least length."""
 
 
-def measure_feeding(trainer: Trainer, seconds: float, step_seconds: float) -> list[list[float]]:
+def measure_feeding(trainer: Trainer, seconds: float, step_seconds: float) -> tuple[FeedingBlock, ...]:
     """Whether the device waits for the host: steps on fresh batches against steps on one batch that stays on the device.
 
     The host's own times cannot tell: while it waits for a batch or moves one, the device may still have work queued,
@@ -181,7 +196,7 @@ def measure_feeding(trainer: Trainer, seconds: float, step_seconds: float) -> li
     unfed = Stepper(lambda: trainer.step_on(resident), synchronize, rules, clock)
     unfed.block(1)
     steps = max(1, math.ceil(rules.block_seconds / max(step_seconds, 1e-9)))
-    rows: list[list[float]] = []
+    rows: list[FeedingBlock] = []
 
     def wanted() -> int:
         return steps if not rows or sum(row[1] + row[2] for row in rows) < seconds else 0
@@ -189,19 +204,19 @@ def measure_feeding(trainer: Trainer, seconds: float, step_seconds: float) -> li
     while count := ranks.decided(group, wanted()):
         order = (fed, unfed) if len(rows) % 2 == 0 else (unfed, fed)
         took = {id(stepper): stepper.block(count).seconds for stepper in order}
-        rows.append([count, took[id(fed)], took[id(unfed)]])
-    return rows
+        rows.append((count, took[id(fed)], took[id(unfed)]))
+    return tuple(rows)
 
 
-def measure_batch(trainer: Trainer, steps: int, progress: Progress = silent) -> dict[str, Any]:
+def measure_batch(trainer: Trainer, steps: int, progress: Progress = silent) -> TryMeasurements:
     """Whether a batch size trains, and how fast: a first step, one that settles, then a block of `steps`.
 
     Returns:
-        The measurements of one try of results.schema.json's max_batch.
+        Without memory, which the process is asked for at its end.
     """
     stepper = Stepper(trainer.step, trainer.backend.synchronize, trainer.spec.measuring, trainer.clock)
     first = stepper.block(1)
     progress(0.5, "first step done")
     stepper.block(1)
     block = stepper.block(steps)
-    return {"first_step_seconds": first.seconds, "window_blocks": as_rows([block])}
+    return TryMeasurements(first_step_seconds=first.seconds, window_blocks=as_rows([block]), memory={})

@@ -8,7 +8,15 @@ the memory figures that stand for the peak. Older results are read through upgra
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Discriminator, Field, Tag, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
@@ -28,6 +36,7 @@ from shared_spec.results.measurements import (
     Sha256,
     Text,
     Training,
+    TryMeasurements,
     Whole,
 )
 from shared_spec.schema import ARRAY, TAG, Finite, Model, Problem
@@ -167,6 +176,13 @@ class ConvergenceDone(Done):
     measurements: Convergence
 
 
+class TryDone(Done):
+    """One try of the search for the largest batch; it has a process of its own, and is part of MaxBatchDone."""
+
+    phase: Literal["max_batch"]
+    measurements: TryMeasurements
+
+
 FAILED = f"{TAG}failed"
 
 
@@ -302,6 +318,14 @@ class Result(Model):
         """Name of its file, without suffix: what ran, then when."""
         stamp = self.created.replace("-", "").replace(":", "")
         return "-".join((self.platform, self.engine, self.device, self.precision, self.profile.name, stamp))
+
+
+_OUTCOME: TypeAdapter[AnyOutcome] = TypeAdapter(AnyOutcome)
+
+
+def parse_outcome(content: Any) -> AnyOutcome:
+    """What a phase process of this program has left."""
+    return _OUTCOME.validate_python(content)
 
 
 def parse(content: Any) -> Result:

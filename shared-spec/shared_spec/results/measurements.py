@@ -5,7 +5,7 @@ All times are in seconds, sizes in bytes and energies in joules, unless a name s
 
 import math
 import sys
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import numpy as np
 from pydantic import Field, PlainSerializer, model_validator
@@ -22,6 +22,11 @@ def _nanoseconds(seconds: float) -> float:
 
 def _all_nanoseconds(samples: tuple[float, ...]) -> list[float]:
     return [_nanoseconds(seconds) for seconds in samples]
+
+
+def finite(value: float) -> float | None:
+    """None in place of NaN and infinities: JSON has no such numbers, and a reader must not guess."""
+    return value if math.isfinite(value) else None
 
 
 Text = Annotated[str, Field(max_length=4000)]
@@ -49,7 +54,7 @@ Blocks = TypeAliasType(
     "Blocks", Annotated[tuple[Block, ...], ARRAY, Field(fail_fast=True, min_length=1, max_length=10**6)]
 )
 """Rows of [steps, seconds]: steps between two synchronisations and the time they took, in order."""
-Feeding = Annotated[tuple[Count, Duration, Duration], ARRAY]
+FeedingBlock = Annotated[tuple[Count, Duration, Duration], ARRAY]
 LossTrace = TypeAliasType(
     "LossTrace", Annotated[tuple[NonNegative | None, ...], ARRAY, Field(fail_fast=True, max_length=100_000)]
 )
@@ -247,7 +252,7 @@ class Training(BatchWindow):
     )
     window_host_seconds: HostSeconds | None = Field(description="null before 1.1")
     feeding_blocks: (
-        Annotated[tuple[Feeding, ...], ARRAY, Field(fail_fast=True, min_length=1, max_length=100_000)] | None
+        Annotated[tuple[FeedingBlock, ...], ARRAY, Field(fail_fast=True, min_length=1, max_length=100_000)] | None
     ) = Field(
         description="Steps, their seconds on fresh batches, and their seconds on one batch that stays on the "
         "device, in turns, after the window: what the first takes longer the device waits for the host. null "
@@ -255,7 +260,7 @@ class Training(BatchWindow):
     )
     step_seconds: Samples = Field(description="Single steps with a synchronisation each, after the window")
     loss_trace: LossTrace = Field(
-        description="NonNegative of each of the first training steps (up to measuring.loss_trace_steps); null where it was "
+        description="Loss of each of the first training steps (up to measuring.loss_trace_steps); null where it was "
         "not finite"
     )
     idle: IdleEnergy = Field(description="Energy before the training, model already built")
@@ -317,8 +322,9 @@ class TryMeasurements(Window):
     memory: Memory
 
 
-FITS = "fits"
 TryOutcome = Literal["fits", "out of memory", "time limit", "fault"]
+FITS: Final = "fits"
+FAULT: Final = "fault"
 
 
 class Try(Model):
@@ -343,9 +349,8 @@ class MaxBatch(Model):
         description="Every batch tried, in order"
     )
 
-    @property
-    def fitting(self) -> list[Try]:
-        return [one for one in self.tries if one.outcome == FITS]
+
+Stop = Literal["target", "epochs"]
 
 
 class Epoch(Model):
@@ -380,7 +385,7 @@ class Convergence(Model):
         "clocks are rank 0's, and the ranks' parameters were equal, bit for bit, at the end of each epoch"
     )
     batch_size: Count
-    stop: Literal["target", "epochs"]
+    stop: Stop = Field(description="Whether the training was to end at the target or after all epochs")
     target_top1: Fraction
     epochs_to_target: Count | None = Field(description="null: the target was not reached")
     seconds_to_target: Duration | None = Field(
@@ -393,7 +398,7 @@ class Convergence(Model):
     first_step_seconds: Seconds = Field(description="... of which first steps of a process, compilation included")
     host_wait_seconds: Seconds = Field(description="... of which waiting for a batch from the host")
     epochs: Annotated[tuple[Epoch, ...], ARRAY, Field(min_length=1, max_length=100_000)]
-    loss_trace: LossTrace = Field(description="NonNegative of each of the first training steps; null where not finite")
+    loss_trace: LossTrace = Field(description="Loss of each of the first training steps; null where not finite")
     energy: Energy = Field(description="Energy up to the last evaluation")
     resumed: Whole = Field(description="How often a new process went on from a checkpoint")
     final_params: Sha256 = Field(description="Fingerprint of the final weights")

@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple, Self
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
 from shared_spec.machine import topology
-from shared_spec.measure.convergence import Stop
 from shared_spec.platform import Threads
 from shared_spec.ranks import World
 from shared_spec.results import privacy
 from shared_spec.results.format import FailureKind
+from shared_spec.results.measurements import Stop
 from shared_spec.workload.spec import Profile, Spec, parse_spec
 
 EXIT_USER_ERROR = 3

@@ -3,36 +3,19 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 
 from shared_spec.machine import limits
+from shared_spec.results.format import Failed, FailureKind, TryDone
+from shared_spec.results.measurements import FAULT, FITS, Memory, Try, TryOutcome
 
-FITS = "fits"
-OUT_OF_MEMORY = "out of memory"
-TOO_SLOW = "time limit"
-FAULT = "fault"
-
-
-OF_FAILURE = {"out_of_memory": OUT_OF_MEMORY, "too_slow": TOO_SLOW, "watchdog": TOO_SLOW}
-"""What a try that failed says of its batch size, by kind of failure; every other kind is a FAULT."""
-
-
-@dataclass(frozen=True)
-class Try:
-    """One batch size tried.
-
-    Attributes:
-        outcome: FITS, OUT_OF_MEMORY, TOO_SLOW or FAULT.
-        reason: what the try said where it did not fit.
-        measurements: its steps and memory where it did.
-    """
-
-    batch_size: int
-    outcome: str
-    reason: str | None
-    measurements: dict[str, Any] | None
+OF_FAILURE: dict[FailureKind, TryOutcome] = {
+    "out_of_memory": "out of memory",
+    "too_slow": "time limit",
+    "watchdog": "time limit",
+}
+"""What a try that failed says of its batch size, by kind of failure; every other kind is a fault."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +27,10 @@ class Found:
     ended_by: str
 
 
-def classify(batch_size: int, outcome: dict[str, Any]) -> Try:
+def classify(batch_size: int, outcome: TryDone | Failed) -> Try:
     """What a try of one batch size says: it fits, memory ran out, it was too slow, or something else is wrong."""
-    verdict = FITS if outcome["status"] == "ok" else OF_FAILURE.get(outcome["failure"], FAULT)
-    return Try(batch_size, verdict, outcome["reason"], outcome["measurements"])
+    verdict = FITS if outcome.failure is None else OF_FAILURE.get(outcome.failure, FAULT)
+    return Try(batch_size=batch_size, outcome=verdict, reason=outcome.reason, measurements=outcome.measurements)
 
 
 def memory_bound(device: str, share: float) -> float | None:
@@ -65,13 +48,13 @@ WORKING_SET = "recommended_working_set_bytes"
 """Detail of a backend: what the system wants the device to take of a memory that it shares with everything else."""
 
 
-def tightened(bound: float | None, outcome: dict[str, Any]) -> float | None:
+def tightened(bound: float | None, outcome: TryDone | Failed) -> float | None:
     """The bound, no larger than the working set that the device of a try was recommended."""
-    working_set = ((outcome["backend"] or {}).get("details") or {}).get(WORKING_SET)
-    return bound if bound is None or not working_set else min(bound, float(working_set))
+    working_set = outcome.backend.details.get(WORKING_SET) if outcome.backend else None
+    return min(bound, working_set) if bound is not None and isinstance(working_set, int) else bound
 
 
-def taken_bytes(memory: dict[str, int | None]) -> int:
+def taken_bytes(memory: Memory) -> int:
     """What a try took of a memory that everything shares, by its figures.
 
     A Mac's resident set does not count Metal's buffers, which its footprint does; MLX's peak does not count its cache.
@@ -86,9 +69,7 @@ def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:
 
     Where only one did it is the line through nothing at all, which is too much for a larger batch.
     """
-    known = sorted(
-        (t.batch_size, taken_bytes(t.measurements["memory"])) for t in tries if t.outcome == FITS and t.measurements
-    )
+    known = sorted((t.batch_size, taken_bytes(t.measurements.memory)) for t in tries if t.measurements)
     if not known:
         return None
     (b0, m0), (b1, m1) = [(0, 0), *known][-2:]
@@ -102,7 +83,7 @@ def search(
     memory_bound: Callable[[], float | None],
     resolution: float = 1 / 16,
 ) -> Found:
-    """Find the largest batch for which `attempt` says FITS.
+    """Find the largest batch that fits, as `attempt` says.
 
     Args:
         attempt: tries one batch size.

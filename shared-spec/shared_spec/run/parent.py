@@ -126,7 +126,7 @@ class Run:
     def _figure(self, planned: Planned) -> float:
         """The figure of a phase that has ended well; its outcome is read once."""
         if planned not in self._figures:
-            self._note_figure(planned, self.folder.outcome(planned).read()["measurements"])
+            self._note_figure(planned, format.parse_outcome(self.folder.outcome(planned).read()).measurements)
         return self._figures[planned]
 
     def _note_figure(self, planned: Planned, measured: phases.Measured | None) -> None:
@@ -147,14 +147,14 @@ class Run:
         if self.group is not ALONE:
             conditions["cpu_foreign_share"] = None  # other ranks on this host cannot be told from strangers
         file = self.folder.outcome(planned)
-        outcome = {**file.read(), "conditions": conditions}
-        file.write(outcome)
-        measured = outcome["measurements"]
+        outcome = format.parse_outcome({**file.read(), "conditions": conditions})
+        file.write(outcome.to_dict())
+        measured = outcome.measurements
         self._note_figure(planned, measured)
         before = self.plan.remaining - self.plan.estimate(planned)
         seconds = self.plan.end(planned, measured)
         verdict = "" if measured is None else planned.phase.verdict(measured, self.request.setting.spec)
-        self.display.phase_ends(planned.title, seconds, outcome["reason"], verdict)
+        self.display.phase_ends(planned.title, seconds, outcome.reason, verdict)
         for text in watch.warnings({planned.title: conditions}):
             self.display.warn(text)
         if planned.phase.flops and measured is not None and self._is_corrected(before):

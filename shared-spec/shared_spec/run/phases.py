@@ -4,7 +4,7 @@ A new phase is a measuring function in measure/, its measurements in results/for
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from shared_spec.conformance.checks import run_checks
@@ -13,12 +13,13 @@ from shared_spec.measure import inference, matmul_peak, training
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
 from shared_spec.results import verdicts
+from shared_spec.results.measurements import Ceiling, Conformance, Latency, Measurements, Training, TryMeasurements
 from shared_spec.run.context import Context
 from shared_spec.run.pace import Pace
 from shared_spec.workload.spec import Profile, Spec
 
-Measured = dict[str, Any]
-"""Measurements of one outcome, as results.schema.json has them."""
+Measured = Measurements | TryMeasurements
+"""What a phase process has measured."""
 
 
 def once(profile: Profile) -> int:
@@ -44,7 +45,7 @@ class Phase:
         name: as in the result.
         perform: measures, in a process of its own.
         estimate: seconds that a process of it takes, roughly.
-        verdict: what was found and how sure it is, in a line for whoever watches.
+        verdict: of its measurements: what was found and how sure it is, in a line for whoever watches.
         repeats: how many processes a profile asks for; each has the next seed. Neighbours in PHASES that have this in
             common take turns, so that slow drift hits all of them alike.
         ranks: who runs it where there are several ranks: all of them together, or one process; None: it is left out.
@@ -57,19 +58,19 @@ class Phase:
     name: str
     perform: Callable[[Context], Measured]
     estimate: Callable[[Pace], float]
-    verdict: Callable[[Measured, Spec], str]
+    verdict: Callable[[Any, Spec], str]
     repeats: Callable[[Profile], int] = once
     ranks: Literal["all", "one"] | None = None
     with_memory: bool = False
     search: bool = False
-    figure: Callable[[Measured], float] | None = None
-    flops: Callable[[Measured], float] | None = None
+    figure: Callable[[Any], float] | None = None
+    flops: Callable[[Any], float] | None = None
 
 
 def _conformance(context: Context) -> Measured:
     precision = context.job.setting.precision
     checks = run_checks(context.backend, context.spec, precision, context.progress)
-    return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
+    return Conformance(passed=all(check.passed for check in checks), checks=tuple(checks))
 
 
 def _conformance_seconds(pace: Pace) -> float:
@@ -78,6 +79,10 @@ def _conformance_seconds(pace: Pace) -> float:
 
 def _ceiling(context: Context) -> Measured:
     return matmul_peak.measure_matmul_peak(context.backend, context.spec, context.profile, monotonic, context.progress)
+
+
+def _matmul_peak(measured: Ceiling) -> float:
+    return measured.matmul_peak
 
 
 def _ceiling_seconds(pace: Pace) -> float:
@@ -90,7 +95,11 @@ def _training(context: Context) -> Measured:
         meter = Unmetered("--power-watts is the power while training; nobody said what it is when idle")
     idle = training.measure_idle(meter, context.profile.idle_seconds)
     with context.trainer() as trainer:
-        return {"idle": idle, **training.measure_training(trainer, context.profile, context.meter, context.progress)}
+        return training.measure_training(trainer, context.profile, idle, context.meter, context.progress)
+
+
+def _images_per_second(measured: Training) -> float:
+    return measured.images_per_second
 
 
 def _training_seconds(pace: Pace) -> float:
@@ -104,6 +113,10 @@ def _latency(context: Context) -> Measured:
     return inference.measure_latency(
         context.backend, images, context.spec, context.profile, monotonic, context.progress
     )
+
+
+def _latency_median(measured: Latency) -> float:
+    return measured.latency_median
 
 
 def _latency_seconds(pace: Pace) -> float:
@@ -150,14 +163,14 @@ def _convergence_seconds(pace: Pace) -> float:
 
 
 CONFORMANCE = Phase("conformance", _conformance, _conformance_seconds, verdicts.conformance, ranks="all")
-CEILING = Phase("ceiling", _ceiling, _ceiling_seconds, verdicts.ceiling, ranks="one", flops=verdicts.ceiling_flops)
+CEILING = Phase("ceiling", _ceiling, _ceiling_seconds, verdicts.ceiling, ranks="one", flops=_matmul_peak)
 TRAINING = Phase(
     "training", _training, _training_seconds, verdicts.training,
-    repeats=repeats, ranks="all", with_memory=True, figure=verdicts.images_per_second,
+    repeats=repeats, ranks="all", with_memory=True, figure=_images_per_second,
 )  # fmt: skip
 LATENCY = Phase(
     "latency", _latency, _latency_seconds, verdicts.latency,
-    repeats=repeats, with_memory=True, figure=verdicts.latency_seconds,
+    repeats=repeats, with_memory=True, figure=_latency_median,
 )  # fmt: skip
 INFERENCE = Phase(
     "inference", _inference, _inference_seconds, verdicts.inference, repeats=repeats, with_memory=True

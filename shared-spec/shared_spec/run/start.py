@@ -1,15 +1,17 @@
 """Starting a phase: in a process of its own, in one a rank, in one a try, or in this very process as rank 0."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shared_spec import ranks
+from shared_spec import ranks, schema
 from shared_spec.errors import UserError
 from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
 from shared_spec.ranks import Group
+from shared_spec.results.format import Failed, TryDone
+from shared_spec.results.measurements import MaxBatch, Try
 from shared_spec.run import max_batch, worker
 from shared_spec.run.child import UNLIMITED, Limits, run_child
 from shared_spec.run.folder import RunFolder
@@ -103,15 +105,17 @@ class Starter:
         """Search for the largest batch, a process a try; finished tries of an earlier start are kept."""
         setting, start = job.setting, monotonic()
         bound = max_batch.memory_bound(setting.device, self.request.memory_share)
-        outcomes: list[dict[str, Any]] = []
+        outcomes: list[TryDone | Failed] = []
 
-        def attempt(batch_size: int) -> max_batch.Try:
+        def attempt(batch_size: int) -> Try:
             nonlocal bound
             self.progress(0.0, f"batch {batch_size}")
             one = self._job(planned, batch_size, f".batch-{batch_size}")
             if one.outcome.status is None:
                 self._run_apart(one, Limits(bound, setting.profile.max_batch_seconds))
-            outcomes.append(one.outcome.read())
+            content = one.outcome.read()
+            kind: type[TryDone | Failed] = TryDone if content["status"] == "ok" else Failed
+            outcomes.append(schema.parse(kind, content))
             bound = max_batch.tightened(bound, outcomes[-1])
             return max_batch.classify(batch_size, outcomes[-1])
 
@@ -120,8 +124,9 @@ class Starter:
         found = max_batch.search(attempt, smallest, largest, lambda: bound)
         if found.batch_size is None:
             last = outcomes[-1]
-            part = Failure(last["failure"], f"not even batch {smallest} trains: {last['reason']}").part()
+            part = Failure(last.failure or "fault", f"not even batch {smallest} trains: {last.reason}").part()
         else:
-            backend = next((outcome["backend"] for outcome in reversed(outcomes) if outcome["backend"]), None)
-            part = worker.ended_well(backend, asdict(found), None)
+            backend = next(outcome.backend for outcome in reversed(outcomes) if outcome.backend)
+            measured = MaxBatch(batch_size=found.batch_size, ended_by=found.ended_by, tries=tuple(found.tries))
+            part = worker.ended_well(backend.to_dict(), measured, None)
         job.keep(part, monotonic() - start)

@@ -23,6 +23,7 @@ from shared_spec.run import phases
 from shared_spec.run.context import Context
 from shared_spec.run.events import introduce, reporter
 from shared_spec.run.job import EXIT_USER_ERROR, PARENT_ENV, Failure, Job
+from shared_spec.run.phases import Measured
 from shared_spec.workload.spec import Spec
 
 
@@ -102,12 +103,8 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     context = Context(backend, job, progress)
     measurements = phase.perform(context)
     if phase.with_memory:
-        measurements["memory"] = {
-            **backend.memory(),
-            **context.process_memory(),
-            "host_before_framework": before_framework,
-            "host_before_model": before_model,
-        }
+        before = {"host_before_framework": before_framework, "host_before_model": before_model}
+        measurements = measurements.changed(memory={**backend.memory(), **context.process_memory(), **before})
     startup = {
         "process_seconds": None if job.started is None else entered - job.started,
         "backend_seconds": built - entered,
@@ -116,12 +113,10 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     return ended_well(described(backend, setting.ranks), measurements, startup)
 
 
-def ended_well(
-    backend: dict[str, Any] | None, measurements: dict[str, Any], startup: dict[str, Any] | None
-) -> dict[str, Any]:
+def ended_well(backend: dict[str, Any], measurements: Measured, startup: dict[str, Any] | None) -> dict[str, Any]:
     """The part of an outcome that says what a phase has measured."""
     head = {"status": "ok", "failure": None, "reason": None, "startup": startup}
-    return {**head, "backend": backend, "measurements": measurements}
+    return {**head, "backend": backend, "measurements": measurements.to_dict()}
 
 
 def described(backend: Backend, ranks_of_phase: int) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from shared_spec.machine import watch
-from shared_spec.machine.energy.meter import Reading, Unmetered
+from shared_spec.machine.energy.meter import Unmetered
 from shared_spec.machine.energy.wall import WallMeter
 from shared_spec.machine.watch import Watch, warnings
 from shared_spec.results.format import Facts
+from shared_spec.results.measurements import Energy
 from shared_spec.schema import Model
 
 CALM = {"cpu_foreign_share": 0.01, "cpu_stolen_share": None, "cpu_throttle_events": 0, "swap_grown_bytes": 0}
@@ -76,8 +77,8 @@ def test_watts_come_from_the_meter_where_there_is_one() -> None:
 
 def test_a_meter_that_fails_keeps_the_last_watts() -> None:
     class Failing(WallMeter):
-        def stop(self) -> Reading:
-            return Reading(None, "gone", "none", "nothing", 0)
+        def stop(self) -> Energy:
+            return Energy(joules=None, reason="gone", source="none", scope="nothing", samples=0)
 
     watching = Watch("cpu", Failing(1.0, time.monotonic), time.monotonic)
     watching.start()

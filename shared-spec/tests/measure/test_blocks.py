@@ -4,7 +4,7 @@ from itertools import repeat
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice, Meter
+from fake_device import IDLE, FakeDevice, Meter
 from fake_platform.backend import FakeBackend
 
 from shared_spec.backend import DeviceWatchdog, OutOfMemory
@@ -33,14 +33,14 @@ def make_trainer(spec: Spec, device: FakeDevice) -> Trainer:
 
 def test_training_window_counts_all_device_time_and_nothing_else(spec: Spec) -> None:
     device = FakeDevice({"train_step": 0.1})
-    measured = training.measure_training(make_trainer(spec, device), spec.profiles.quick, Meter(device.clock))
-    steps = sum(row[0] for row in measured["window_blocks"])
-    seconds = sum(row[1] for row in measured["window_blocks"])
+    measured = training.measure_training(make_trainer(spec, device), spec.profiles.quick, IDLE, Meter(device.clock))
+    steps = sum(row[0] for row in measured.window_blocks)
+    seconds = sum(row[1] for row in measured.window_blocks)
     assert steps >= 8
     assert seconds >= 2.0
     assert seconds / steps == pytest.approx(0.101)  # 0.1 s on the device and 1 ms of dispatch
-    assert measured["step_seconds"] == pytest.approx([0.101] * 3)
-    assert measured["steady"] is True
+    assert measured.step_seconds == pytest.approx([0.101] * 3)
+    assert measured.steady is True
 
 
 def test_a_window_has_one_synchronisation_per_block_and_none_per_step(spec: Spec) -> None:
@@ -61,9 +61,10 @@ def test_a_synchronisation_that_does_not_wait_would_show(spec: Spec) -> None:
 
 def test_energy_is_of_the_window_and_nothing_else(spec: Spec) -> None:
     device = FakeDevice({"train_step": 0.1})
-    measured = training.measure_training(make_trainer(spec, device), spec.profiles.quick, Meter(device.clock))
-    seconds = sum(row[1] for row in measured["window_blocks"])
-    assert measured["energy"]["joules"] == pytest.approx(10 * seconds)
+    measured = training.measure_training(make_trainer(spec, device), spec.profiles.quick, IDLE, Meter(device.clock))
+    seconds = sum(row[1] for row in measured.window_blocks)
+    assert measured.energy.joules == pytest.approx(10 * seconds)
+    assert measured.idle is IDLE
 
 
 def test_idle_power_is_of_the_time_slept(spec: Spec) -> None:
@@ -73,14 +74,14 @@ def test_idle_power_is_of_the_time_slept(spec: Spec) -> None:
         device.now += seconds
 
     idle = training.measure_idle(Meter(device.clock), 3.0, sleep)
-    assert idle["joules"] == pytest.approx(30.0)
-    assert idle["seconds"] == 3.0
+    assert idle.joules == pytest.approx(30.0)
+    assert idle.seconds == 3.0
 
 
 def test_a_batch_is_tried_for_several_whole_steps(spec: Spec) -> None:
     device = FakeDevice({"train_step": 0.1})
     measured = training.measure_batch(make_trainer(spec, device), 5)
-    assert measured["window_blocks"] == [[5, pytest.approx(0.505)]]
+    assert measured.window_blocks == ((5, pytest.approx(0.505)),)
     assert device.calls.count("train_step") == 7
 
 
@@ -94,9 +95,9 @@ def test_compile_time_is_apart_from_the_window(spec: Spec) -> None:
         return original(batch, lr)
 
     trainer.backend.train_step = compiling  # type: ignore[method-assign]
-    measured = training.measure_training(trainer, spec.profiles.quick, Meter(trainer.clock))
-    assert measured["first_step_seconds"] == pytest.approx(30.101)
-    assert sum(row[1] for row in measured["window_blocks"]) < 5
+    measured = training.measure_training(trainer, spec.profiles.quick, IDLE, Meter(trainer.clock))
+    assert measured.first_step_seconds == pytest.approx(30.101)
+    assert sum(row[1] for row in measured.window_blocks) < 5
 
 
 def test_warm_up_ends_when_steady_not_before(spec: Spec) -> None:
@@ -142,7 +143,7 @@ def test_is_steady(spec: Spec, times: list[float], steady: bool) -> None:
 
 def test_peak_memory_is_reset_between_warm_up_and_window(spec: Spec) -> None:
     device = FakeDevice({"train_step": 0.1})
-    training.measure_training(make_trainer(spec, device), spec.profiles.quick, Meter(device.clock))
+    training.measure_training(make_trainer(spec, device), spec.profiles.quick, IDLE, Meter(device.clock))
     position = device.calls.index("reset_peak_memory")
     assert device.calls[:position].count("train_step") >= 1 + 3 * 2
     assert device.calls[position:].count("train_step") >= 8
@@ -159,9 +160,9 @@ def test_waiting_for_the_host_is_measured(spec: Spec) -> None:
             yield batch
 
     trainer.batches = slow_host()
-    measured = training.measure_training(trainer, spec.profiles.quick, Meter(trainer.clock))
-    steps = sum(row[0] for row in measured["window_blocks"])
-    assert measured["window_host_wait_seconds"] == pytest.approx(0.02 * steps)
+    measured = training.measure_training(trainer, spec.profiles.quick, IDLE, Meter(trainer.clock))
+    steps = sum(row[0] for row in measured.window_blocks)
+    assert measured.window_host_wait_seconds == pytest.approx(0.02 * steps)
 
 
 def test_the_host_time_of_a_window_is_told_by_what_it_went_on(spec: Spec) -> None:
@@ -173,14 +174,15 @@ def test_the_host_time_of_a_window_is_told_by_what_it_went_on(spec: Spec) -> Non
         return images
 
     trainer.backend.to_device = slow_transfer  # type: ignore[method-assign]
-    measured = training.measure_training(trainer, spec.profiles.quick, Meter(device.clock))
-    steps = sum(row[0] for row in measured["window_blocks"])
-    host = measured["window_host_seconds"]
-    assert host["wait"] == measured["window_host_wait_seconds"] == pytest.approx(0.0)
-    assert host["transfer"] == pytest.approx(0.003 * steps)
-    assert host["dispatch"] == pytest.approx(0.001 * steps)
-    assert host["drain"] == pytest.approx(0.1 * steps)
-    assert sum(host.values()) == pytest.approx(sum(row[1] for row in measured["window_blocks"]))
+    measured = training.measure_training(trainer, spec.profiles.quick, IDLE, Meter(device.clock))
+    steps = sum(row[0] for row in measured.window_blocks)
+    host = measured.window_host_seconds
+    assert host is not None
+    assert host.wait == measured.window_host_wait_seconds == pytest.approx(0.0)
+    assert host.transfer == pytest.approx(0.003 * steps)
+    assert host.dispatch == pytest.approx(0.001 * steps)
+    assert host.drain == pytest.approx(0.1 * steps)
+    assert sum(host.to_dict().values()) == pytest.approx(measured.seconds)
 
 
 class Pipelined:
@@ -234,8 +236,8 @@ def test_feeding_is_compared_once_at_least_and_steps_uncounted(spec: Spec) -> No
 def test_loss_trace_has_the_first_losses_in_order_and_no_more(spec: Spec) -> None:
     spec = spec.changed(measuring=spec.measuring.changed(loss_trace_steps=5))
     device = FakeDevice({"train_step": 0.1})
-    measured = training.measure_training(make_trainer(spec, device), spec.profiles.quick, Meter(device.clock))
-    assert measured["loss_trace"] == pytest.approx([4.6 / n for n in range(1, 6)])
+    measured = training.measure_training(make_trainer(spec, device), spec.profiles.quick, IDLE, Meter(device.clock))
+    assert measured.loss_trace == pytest.approx([4.6 / n for n in range(1, 6)])
 
 
 def test_learning_rate_follows_the_schedule(spec: Spec) -> None:
@@ -258,10 +260,10 @@ def test_latency_keeps_every_sample_and_separates_transfer(spec: Spec) -> None:
     backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
     images = np.zeros((3, 32, 32, 3), np.uint8)
     measured = inference.measure_latency(backend, images, spec, spec.profiles.quick, device.clock)
-    assert len(measured["host_to_host_seconds"]) >= 10
-    assert sum(measured["host_to_host_seconds"]) >= 0.1
-    assert measured["host_to_host_seconds"] == pytest.approx([0.006] * len(measured["host_to_host_seconds"]))
-    assert measured["device_only_seconds"] == pytest.approx([0.006] * len(measured["device_only_seconds"]))
+    assert len(measured.host_to_host_seconds) >= 10
+    assert sum(measured.host_to_host_seconds) >= 0.1
+    assert measured.host_to_host_seconds == pytest.approx([0.006] * len(measured.host_to_host_seconds))
+    assert measured.device_only_seconds == pytest.approx([0.006] * len(measured.device_only_seconds))
 
 
 def test_latency_samples_are_written_in_nanoseconds(spec: Spec) -> None:
@@ -269,7 +271,7 @@ def test_latency_samples_are_written_in_nanoseconds(spec: Spec) -> None:
     backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
     images = np.zeros((3, 32, 32, 3), np.uint8)
     measured = inference.measure_latency(backend, images, spec, spec.profiles.quick, device.clock)
-    assert set(measured["host_to_host_seconds"]) == {0.001234568}
+    assert set(measured.to_dict()["host_to_host_seconds"]) == {0.001234568}
 
 
 def test_inference_doubles_up_to_the_bound(spec: Spec) -> None:
@@ -278,8 +280,8 @@ def test_inference_doubles_up_to_the_bound(spec: Spec) -> None:
     measured = inference.measure_inference(
         backend, np.zeros((3, 32, 32, 3), np.uint8), spec, spec.profiles.quick, device.clock
     )
-    assert [size["batch_size"] for size in measured["sizes"]] == [1, 2, 4, 8]
-    assert measured["stopped"] is None
+    assert [size.batch_size for size in measured.sizes] == [1, 2, 4, 8]
+    assert measured.stopped is None
 
 
 def test_inference_stops_at_out_of_memory_and_keeps_what_it_has(spec: Spec) -> None:
@@ -289,18 +291,18 @@ def test_inference_stops_at_out_of_memory_and_keeps_what_it_has(spec: Spec) -> N
     measured = inference.measure_inference(
         backend, np.zeros((3, 32, 32, 3), np.uint8), spec, spec.profiles.quick, device.clock
     )
-    assert [size["batch_size"] for size in measured["sizes"]] == [1, 2]
-    assert measured["stopped"] == "batch 4: out of memory (too large)"
+    assert [size.batch_size for size in measured.sizes] == [1, 2]
+    assert measured.stopped == "batch 4: out of memory (too large)"
 
 
 def test_matmul_peak_grows_the_matrix_until_its_time_is_spent(spec: Spec) -> None:
     device = FakeDevice({"matmul": 0.05})
     backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
     measured = measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)
-    sizes = [size["n"] for size in measured["sizes"]]
+    sizes = [size.n for size in measured.sizes]
     assert sizes[:3] == [512, 1024, 2048]
-    for size in measured["sizes"]:
-        for steps, seconds in size["blocks"]:
+    for size in measured.sizes:
+        for steps, seconds in size.blocks:
             assert seconds / steps == pytest.approx(0.051)
 
 
@@ -316,7 +318,7 @@ def test_matmul_peak_does_not_count_the_compiling_of_a_product(spec: Spec) -> No
 
     backend = FakeBackend(spec, "cpu", "fp32", "fake", on_work)
     measured = measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)
-    assert [size["n"] for size in measured["sizes"]] == [512, 1024, 2048, 4096, 8192, 16384]
+    assert [size.n for size in measured.sizes] == [512, 1024, 2048, 4096, 8192, 16384]
 
 
 def product_seconds(rate: float) -> dict[str, float]:
@@ -336,7 +338,7 @@ def test_matmul_peak_starts_no_product_that_would_take_half_a_second(spec: Spec,
     backend = FakeBackend(spec, "cpu", "fp32", "fake", on_work)
     generous = spec.profiles.quick.changed(ceiling_seconds=1000.0)
     measured = measure_matmul_peak(backend, spec, generous, device.clock)
-    assert measured["sizes"][-1]["n"] == largest
+    assert measured.sizes[-1].n == largest
 
 
 @pytest.mark.parametrize("error", [OutOfMemory("full"), DeviceWatchdog("stopped")])
@@ -350,7 +352,7 @@ def test_matmul_peak_keeps_the_sizes_before_the_one_that_was_stopped(spec: Spec,
 
     backend, last = FakeBackend(spec, "cpu", "fp32", "fake", on_work), "matmul 2048"
     measured = measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)
-    assert [size["n"] for size in measured["sizes"]] == [512, 1024]
+    assert [size.n for size in measured.sizes] == [512, 1024]
     last = "matmul 512"
     with pytest.raises(type(error)):
         measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)

@@ -9,6 +9,7 @@ from fake_training import Killed, TrainingBackend, World
 
 from shared_spec.data import synthetic
 from shared_spec.measure.convergence import Convergence, evaluate, load_checkpoint
+from shared_spec.results import measurements
 from shared_spec.workload.spec import Spec
 
 
@@ -17,7 +18,9 @@ def spec(tiny_spec: Spec) -> Spec:
     return tiny_spec.changed(training=tiny_spec.training.changed(epochs=5))  # 16 steps an epoch
 
 
-def train(spec: Spec, world: World, checkpoint: Path, stop: Any = "epochs", every: float = 1e9) -> dict[str, Any]:
+def train(
+    spec: Spec, world: World, checkpoint: Path, stop: Any = "epochs", every: float = 1e9
+) -> measurements.Convergence:
     data = synthetic.dataset(spec)
     backend = TrainingBackend(spec, "cpu", "fp32", "fake")
     backend.world, backend.data = world, data
@@ -29,46 +32,46 @@ def train(spec: Spec, world: World, checkpoint: Path, stop: Any = "epochs", ever
 def test_clocks_count_everything_and_tell_the_parts(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(lambda step: step / 80), tmp_path / "c.safetensors")
     # 32 test images in batches of 16: two inference batches an evaluation.
-    assert measured["seconds"] == pytest.approx(80 + 5 * 0.2)
-    assert measured["evaluation_seconds"] == pytest.approx(5 * 0.2)
-    assert measured["first_step_seconds"] == pytest.approx(1.0)
-    assert measured["images"] == 320
-    assert [row["seconds"] for row in measured["epochs"]] == pytest.approx([16.2 * n for n in range(1, 6)])
-    assert [row["top1"] for row in measured["epochs"]] == pytest.approx([0.1875, 0.40625, 0.59375, 0.8125, 1.0])
+    assert measured.seconds == pytest.approx(80 + 5 * 0.2)
+    assert measured.evaluation_seconds == pytest.approx(5 * 0.2)
+    assert measured.first_step_seconds == pytest.approx(1.0)
+    assert measured.images == 320
+    assert [row.seconds for row in measured.epochs] == pytest.approx([16.2 * n for n in range(1, 6)])
+    assert [row.top1 for row in measured.epochs] == pytest.approx([0.1875, 0.40625, 0.59375, 0.8125, 1.0])
 
 
 def test_time_to_target_is_the_clock_after_the_evaluation_that_saw_it(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(lambda step: step / 80), tmp_path / "c.safetensors")
-    assert measured["epochs_to_target"] == 3  # the first at or above 45 %
-    assert measured["seconds_to_target"] == pytest.approx(3 * 16.2)
-    assert len(measured["epochs"]) == 5
+    assert measured.epochs_to_target == 3  # the first at or above 45 %
+    assert measured.seconds_to_target == pytest.approx(3 * 16.2)
+    assert len(measured.epochs) == 5
 
 
 def test_stop_at_target(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(lambda step: step / 80), tmp_path / "c.safetensors", stop="target")
-    assert len(measured["epochs"]) == 3
-    assert measured["seconds"] == measured["seconds_to_target"]
+    assert len(measured.epochs) == 3
+    assert measured.seconds == measured.seconds_to_target
 
 
 def test_a_missed_target_is_told_as_such(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(lambda step: 0.4), tmp_path / "c.safetensors", stop="target")
-    assert measured["epochs_to_target"] is None
-    assert measured["seconds_to_target"] is None
-    assert len(measured["epochs"]) == 5
+    assert measured.epochs_to_target is None
+    assert measured.seconds_to_target is None
+    assert len(measured.epochs) == 5
 
 
 def test_energy_runs_with_the_clock(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(), tmp_path / "c.safetensors")
-    assert measured["energy"]["joules"] == pytest.approx(10 * measured["seconds"])
-    assert measured["epochs"][1]["joules"] == pytest.approx(10 * measured["epochs"][1]["seconds"])
+    assert measured.energy.joules == pytest.approx(10 * measured.seconds)
+    assert measured.epochs[1].joules == pytest.approx(10 * measured.epochs[1].seconds)
 
 
 def test_energy_that_cannot_be_read_is_null_with_its_reason(spec: Spec, tmp_path: Path) -> None:
     world = World()
     world.power = None
     measured = train(spec, world, tmp_path / "c.safetensors")
-    assert measured["energy"]["joules"] is None
-    assert measured["energy"]["reason"] == "no permission"
+    assert measured.energy.joules is None
+    assert measured.energy.reason == "no permission"
 
 
 @pytest.mark.parametrize("kill_at", [1, 15, 16, 17, 40, 79])
@@ -80,20 +83,20 @@ def test_a_killed_training_goes_on_and_ends_the_same(spec: Spec, tmp_path: Path,
         train(spec, world, path, every=5.0)
     world.now, world.kill_at = world.now + 3600, None  # an hour passes before somebody starts it again
     resumed = train(spec, world, path, every=5.0)
-    assert resumed["final_params"] == alone["final_params"]
-    assert resumed["loss_trace"] == alone["loss_trace"]
-    assert resumed["seconds"] == pytest.approx(alone["seconds"])  # neither the gap nor undone work is in it
-    assert resumed["energy"]["joules"] == pytest.approx(alone["energy"]["joules"])
-    assert resumed["resumed"] == (0 if kill_at < 5 else 1)
-    assert [row["top1"] for row in resumed["epochs"]] == [row["top1"] for row in alone["epochs"]]
+    assert resumed.final_params == alone.final_params
+    assert resumed.loss_trace == alone.loss_trace
+    assert resumed.seconds == pytest.approx(alone.seconds)  # neither the gap nor undone work is in it
+    assert resumed.energy.joules == pytest.approx(alone.energy.joules)
+    assert resumed.resumed == (0 if kill_at < 5 else 1)
+    assert [row.top1 for row in resumed.epochs] == [row.top1 for row in alone.epochs]
 
 
 def test_a_training_killed_after_its_end_is_not_trained_again(spec: Spec, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     first = train(spec, World(lambda step: step / 80), path)
     again = train(spec, World(lambda step: step / 80), path)
-    assert again["epochs"] == first["epochs"]
-    assert again["final_params"] == first["final_params"]
+    assert again.epochs == first.epochs
+    assert again.final_params == first.final_params
 
 
 def test_a_checkpoint_is_whole_or_absent(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,4 +131,4 @@ def test_evaluation_counts_each_image_once(spec: Spec) -> None:
 
 def test_a_diverged_training_ends_at_once(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared_spec.measure.convergence.evaluate", lambda *rest: (0.01, float("nan")))
-    assert len(train(spec, World(), tmp_path / "c.safetensors")["epochs"]) == 1
+    assert len(train(spec, World(), tmp_path / "c.safetensors").epochs) == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice, Meter
+from fake_device import IDLE, FakeDevice, Meter
 from fake_platform.backend import FakeBackend
 from fake_training import Killed, TrainingBackend, World
 from reference_backend import ReferenceBackend
@@ -17,6 +17,8 @@ from shared_spec.data.batches import TrainingBatches
 from shared_spec.measure.convergence import Convergence, evaluate
 from shared_spec.measure.training import Trainer, measure_training
 from shared_spec.ranks import ALONE, Group, RanksApart
+from shared_spec.results import measurements
+from shared_spec.results.measurements import RanksConvergence, Training
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 
@@ -30,7 +32,7 @@ def measured_spec(tiny_spec: Spec) -> Spec:
     return tiny_spec.changed(measuring=rules, profiles=tiny_spec.profiles.changed(quick=profile))
 
 
-def measure(spec: Spec, group: Group, part: bool = False) -> tuple[dict[str, Any], int]:
+def measure(spec: Spec, group: Group, part: bool = False) -> tuple[Training, int]:
     """Training measurements of a rank whose own clock runs faster the higher its number, and its steps."""
     device = FakeDevice({"train_step": 0.1 * (1 + group.rank)})
     backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
@@ -42,22 +44,23 @@ def measure(spec: Spec, group: Group, part: bool = False) -> tuple[dict[str, Any
     batches = TrainingBatches(spec, data.train_images, data.train_labels, 4, 0, group)
     with batches.prefetched() as prefetched:
         trainer = Trainer(backend, spec, iter(prefetched), 4, device.clock)
-        return measure_training(trainer, spec.profiles.quick, Meter(device.clock)), backend.steps
+        return measure_training(trainer, spec.profiles.quick, IDLE, Meter(device.clock)), backend.steps
 
 
 def test_all_ranks_make_the_steps_that_rank_0s_clock_asks_for(measured_spec: Spec) -> None:
     (alone, steps), *_ = on_ranks(1, lambda group: measure(measured_spec, group))
-    assert alone["parallel"] is None
+    assert alone.parallel is None
     found = on_ranks(2, lambda group: measure(measured_spec, group))
     assert [count for _, count in found] == [steps, steps]
     first, second = (measured for measured, _ in found)
-    assert first["parallel"] == second["parallel"]
-    told = first["parallel"]
-    assert told["rank_window_blocks"] == [first["window_blocks"], second["window_blocks"]]
-    assert told["rank_step_seconds"] == [pytest.approx([0.101] * 3), pytest.approx([0.201] * 3)]
-    assert (told["communication_seconds"], told["overlapped_seconds"]) == (0.002, 0.001)
-    assert told["params_equal"] is True
-    assert {**first, "parallel": None} == alone
+    assert first.parallel == second.parallel
+    shared = first.parallel
+    assert shared is not None
+    assert shared.rank_window_blocks == (first.window_blocks, second.window_blocks)
+    assert shared.rank_step_seconds == (pytest.approx([0.101] * 3), pytest.approx([0.201] * 3))
+    assert (shared.communication_seconds, shared.overlapped_seconds) == (0.002, 0.001)
+    assert shared.params_equal is True
+    assert first.changed(parallel=None) == alone
 
 
 def test_training_whose_ranks_part_fails(measured_spec: Spec) -> None:
@@ -69,7 +72,7 @@ def test_training_whose_ranks_part_fails(measured_spec: Spec) -> None:
 def converge(spec: Spec, size: int, checkpoint: Path, kill_at: int | None = None, part: int = -1) -> list[Any]:
     data = synthetic.dataset(spec)
 
-    def work(group: Group) -> dict[str, Any]:
+    def work(group: Group) -> measurements.Convergence:
         world = World()
         world.now += 1000 * group.rank  # hosts' clocks have nothing in common
         world.kill_at = kill_at
@@ -93,12 +96,12 @@ def short_spec(tiny_spec: Spec) -> Spec:
 
 def test_a_training_ends_the_same_with_any_number_of_ranks(short_spec: Spec, tmp_path: Path) -> None:
     (alone,) = converge(short_spec, 1, tmp_path / "alone")
-    assert alone["parallel"] is None
+    assert alone.parallel is None
     for size in (2, 4):
         first, *others = converge(short_spec, size, tmp_path / f"shared-{size}")
-        assert first["parallel"] == {"world_sizes": [size]}
-        assert {other["final_params"] for other in others} == {first["final_params"]} == {alone["final_params"]}
-        assert (first["images"], first["loss_trace"]) == (alone["images"], alone["loss_trace"])
+        assert first.parallel == RanksConvergence(world_sizes=(size,))
+        assert {other.final_params for other in others} == {first.final_params} == {alone.final_params}
+        assert (first.images, first.loss_trace) == (alone.images, alone.loss_trace)
     assert not (tmp_path / "another host's").exists()
 
 
@@ -108,10 +111,10 @@ def test_a_training_goes_on_with_another_number_of_ranks(short_spec: Spec, tmp_p
     assert all(isinstance(error, Killed) for error in converge(short_spec, 2, path, kill_at=20))
     assert all(isinstance(error, Killed) for error in converge(short_spec, 4, path, kill_at=40))
     (last,) = converge(short_spec, 1, path)
-    assert last["parallel"] == {"world_sizes": [2, 4, 1]}
-    assert last["resumed"] == 2
-    assert last["final_params"] == alone["final_params"]
-    assert last["loss_trace"] == alone["loss_trace"]
+    assert last.parallel == RanksConvergence(world_sizes=(2, 4, 1))
+    assert last.resumed == 2
+    assert last.final_params == alone.final_params
+    assert last.loss_trace == alone.loss_trace
 
 
 def test_a_training_whose_ranks_part_fails_at_the_end_of_the_epoch(short_spec: Spec, tmp_path: Path) -> None:

@@ -5,38 +5,56 @@ from typing import Any
 import pytest
 
 from shared_spec.results import verdicts
+from shared_spec.results.measurements import (
+    Check,
+    Conformance,
+    Convergence,
+    Energy,
+    Epoch,
+    Inference,
+    InferenceSize,
+    Latency,
+    Training,
+)
 from shared_spec.workload.spec import Spec
 
 
-def verdict(spec: Spec, phase: str, **measured: Any) -> str:
-    return verdicts.of_phase({"phase": phase, "status": "ok", "measurements": measured}, spec)
+def energy(joules: float | None) -> Energy:
+    reason = "no meter" if joules is None else None
+    return Energy(joules=joules, reason=reason, source="none", scope="nothing", samples=0)
 
 
-def training(**changed: Any) -> dict[str, Any]:
-    window = [[10, 1.0], [10, 1.01]] * 6
-    return {"batch_size": 32, "window_blocks": window, "steady": True, "energy": {"joules": None}, **changed}
+def training(**changed: Any) -> Training:
+    measured = {"batch_size": 32, "window_blocks": ((10, 1.0), (10, 1.01)) * 6, "steady": True, "energy": energy(None)}
+    return Training.model_construct(**{**measured, **changed})
 
 
 def test_training_tells_rate_interval_power_and_what_is_wrong(tiny_spec: Spec) -> None:
-    assert verdict(tiny_spec, "training", **training()).endswith(", stable")
-    assert verdict(tiny_spec, "training", **training()).startswith("318.4 images/s, 95 % within this process 317")
-    metered = verdict(tiny_spec, "training", **training(energy={"joules": 12.06 * 250}))
+    assert verdicts.training(training(), tiny_spec).endswith(", stable")
+    assert verdicts.training(training(), tiny_spec).startswith("318.4 images/s, 95 % within this process 317")
+    metered = verdicts.training(training(energy=energy(12.06 * 250)), tiny_spec)
     assert ", 250 W, stable" in metered
-    assert "had not become steady" in verdict(tiny_spec, "training", **training(steady=False))
+    assert "had not become steady" in verdicts.training(training(steady=False), tiny_spec)
 
 
 def test_latency_and_inference(tiny_spec: Spec) -> None:
-    samples = [0.001 * i for i in range(1, 102)]
-    found = verdict(tiny_spec, "latency", host_to_host_seconds=samples, steady=True)
-    assert found == "median 51 ms, p90 91 ms of 101 samples"
-    sizes = [{"batch_size": 1, "window_blocks": [[10, 1.0]]}, {"batch_size": 8, "window_blocks": [[5, 1.0]]}]
-    assert verdict(tiny_spec, "inference", sizes=sizes) == "at best 40 images/s, at batch 8"
+    samples = tuple(0.001 * i for i in range(1, 102))
+    latency = Latency.model_construct(host_to_host_seconds=samples, steady=True)
+    assert verdicts.latency(latency, tiny_spec) == "median 51 ms, p90 91 ms of 101 samples"
+    sizes = (
+        InferenceSize.model_construct(batch_size=1, window_blocks=((10, 1.0),)),
+        InferenceSize.model_construct(batch_size=8, window_blocks=((5, 1.0),)),
+    )
+    inference = Inference.model_construct(sizes=sizes)
+    assert verdicts.inference(inference, tiny_spec) == "at best 40 images/s, at batch 8"
 
 
 def test_conformance_names_what_failed(tiny_spec: Spec) -> None:
-    checks = [{"name": "logits", "passed": True}, {"name": "gradients", "passed": False}]
-    assert verdict(tiny_spec, "conformance", checks=checks) == "FAILED gradients"
-    assert verdict(tiny_spec, "conformance", checks=checks[:1]) == "1 checks passed"
+    logits = Check.model_construct(name="logits", passed=True)
+    gradients = Check.model_construct(name="gradients", passed=False)
+    failed, passed = (Conformance.model_construct(checks=checks) for checks in ((logits, gradients), (logits,)))
+    assert verdicts.conformance(failed, tiny_spec) == "FAILED gradients"
+    assert verdicts.conformance(passed, tiny_spec) == "1 checks passed"
 
 
 @pytest.mark.parametrize(
@@ -47,13 +65,11 @@ def test_conformance_names_what_failed(tiny_spec: Spec) -> None:
     ],
 )
 def test_convergence_says_reached_or_not(tiny_spec: Spec, epochs_to_target: int | None, words: str) -> None:
-    found = verdict(
-        tiny_spec, "convergence", epochs=[{"top1": 0.3}, {"top1": 0.46}], target_top1=0.45, images=3000, seconds=20.0,
-        epochs_to_target=epochs_to_target, seconds_to_target=20.0 if epochs_to_target else None,
+    epochs = tuple(Epoch.model_construct(top1=top1) for top1 in (0.3, 0.46))
+    measured = Convergence.model_construct(
+        epochs=epochs, target_top1=0.45, images=3000, seconds=20.0, epochs_to_target=epochs_to_target,
+        seconds_to_target=20.0 if epochs_to_target else None,
     )  # fmt: skip
-    assert words in found
-    assert found.endswith("150 images/s")
-
-
-def test_a_failed_phase_has_no_verdict(tiny_spec: Spec) -> None:
-    assert verdicts.of_phase({"phase": "training", "status": "failed", "measurements": None}, tiny_spec) == ""
+    verdict = verdicts.convergence(measured, tiny_spec)
+    assert words in verdict
+    assert verdict.endswith("150 images/s")

@@ -11,26 +11,35 @@ import pytest
 from fake_runs import asked, command, here, only_result
 
 from shared_spec.backend import DeviceWatchdog, OutOfMemory
+from shared_spec.results.format import Backend, Failed, TryDone
+from shared_spec.results.measurements import FAULT, FITS, Try, TryMeasurements, TryOutcome
 from shared_spec.run import max_batch
 from shared_spec.run.child import Ended
-from shared_spec.run.max_batch import FAULT, FITS, OUT_OF_MEMORY, TOO_SLOW, Try, classify, predicted_bytes, search
+from shared_spec.run.max_batch import classify, predicted_bytes, search
 from shared_spec.run.worker import failure_of
 
 GIB = 2**30
+OUT_OF_MEMORY: TryOutcome = "out of memory"
+TOO_SLOW: TryOutcome = "time limit"
+
+
+def fitted(batch_size: int, **memory: int | None) -> Try:
+    measured = TryMeasurements(first_step_seconds=1.0, window_blocks=((1, 1.0),), memory=memory)
+    return Try(batch_size=batch_size, outcome=FITS, reason=None, measurements=measured)
 
 
 class Machine:
     """Fits batches up to `capacity`; a batch takes 1 GiB and 10 MiB per image."""
 
-    def __init__(self, capacity: int, verdict: str = OUT_OF_MEMORY) -> None:
+    def __init__(self, capacity: int, verdict: TryOutcome = OUT_OF_MEMORY) -> None:
         self.capacity, self.verdict = capacity, verdict
         self.asked: list[int] = []
 
     def attempt(self, batch_size: int) -> Try:
         self.asked.append(batch_size)
         if batch_size > self.capacity:
-            return Try(batch_size, self.verdict, "no", None)
-        return Try(batch_size, FITS, None, {"memory": {"host_peak": GIB + batch_size * 10 * 2**20}})
+            return Try(batch_size=batch_size, outcome=self.verdict, reason="no", measurements=None)
+        return fitted(batch_size, host_peak=GIB + batch_size * 10 * 2**20)
 
 
 @pytest.mark.parametrize("capacity", [32, 33, 47, 64, 100, 1000, 4095])
@@ -61,7 +70,7 @@ def test_never_tries_what_would_not_fit_a_shared_memory() -> None:
 
 
 @pytest.mark.parametrize("verdict", [OUT_OF_MEMORY, TOO_SLOW])
-def test_a_first_batch_that_does_not_fit_is_told(verdict: str) -> None:
+def test_a_first_batch_that_does_not_fit_is_told(verdict: TryOutcome) -> None:
     found = search(Machine(20, verdict).attempt, 32, 65536, lambda: None)
     assert found.tries[0].outcome == verdict
     assert found.batch_size is None or found.batch_size <= 20
@@ -95,8 +104,7 @@ class Mac:
     def attempt(self, batch_size: int) -> Try:
         self.asked.append(batch_size)
         taken = self.taken(batch_size)
-        figures = {"host_peak": 132 * 2**20, "footprint_peak": taken, "mlx_peak": 3 * taken // 4, "mlx_cache": 0}
-        return Try(batch_size, FITS, None, {"memory": figures})
+        return fitted(batch_size, host_peak=132 * 2**20, footprint_peak=taken, mlx_peak=3 * taken // 4, mlx_cache=0)
 
 
 def test_a_mac_is_never_asked_for_more_than_it_has() -> None:
@@ -128,15 +136,19 @@ def test_what_a_try_took_is_the_largest_of_what_counts() -> None:
 def test_the_bound_is_no_more_than_the_working_set_that_macos_recommends(
     bound: float | None, expected: float | None
 ) -> None:
-    outcome = {"backend": {"details": {max_batch.WORKING_SET: int(11.84 * GIB)}}}
-    assert max_batch.tightened(bound, outcome) == pytest.approx(expected)
-    assert max_batch.tightened(bound, {"backend": None}) == bound
+    def failed(backend: Backend | None) -> Failed:
+        return Failed.model_construct(backend=backend)
+
+    on_a_mac = Backend.model_construct(details={max_batch.WORKING_SET: int(11.84 * GIB)})
+    assert max_batch.tightened(bound, failed(on_a_mac)) == pytest.approx(expected)
+    assert max_batch.tightened(bound, failed(Backend.model_construct(details={}))) == bound
+    assert max_batch.tightened(bound, failed(None)) == bound
 
 
 @pytest.mark.parametrize(
     ("part", "outcome"),
     [
-        ({"status": "ok", "failure": None, "reason": None, "measurements": {}}, FITS),
+        ({"status": "ok", "failure": None, "reason": None, "measurements": None}, FITS),
         (failure_of(OutOfMemory("full")).part(), OUT_OF_MEMORY),
         (failure_of(MemoryError("full")).part(), OUT_OF_MEMORY),
         (failure_of(DeviceWatchdog("stopped by macOS")).part(), TOO_SLOW),
@@ -151,7 +163,7 @@ def test_the_bound_is_no_more_than_the_working_set_that_macos_recommends(
     ],
 )
 def test_out_of_memory_is_told_from_a_time_limit_and_a_bug(part: dict[str, Any], outcome: str) -> None:
-    tried = classify(64, part)
+    tried = classify(64, (Failed if part["failure"] else TryDone).model_construct(**part))
     assert (tried.batch_size, tried.outcome, tried.reason) == (64, outcome, part["reason"])
 
 

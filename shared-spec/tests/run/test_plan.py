@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fake_platform.backend import PLATFORM
 
+from shared_spec.results.measurements import Ceiling, MatmulSize
 from shared_spec.run import phases
 from shared_spec.run.job import Setting
 from shared_spec.run.pace import Pace
@@ -23,6 +24,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def matmuls(n: int, seconds: float) -> Ceiling:
+    """What a ceiling phase has measured: one product."""
+    return Ceiling(sizes=(MatmulSize(n=n, blocks=((1, seconds),)),))
 
 
 def request(spec: Spec, *names: str, profile: dict[str, Any] | None = None, **setting: Any) -> Request:
@@ -113,7 +119,7 @@ def test_what_was_seen_corrects_the_estimates(tiny_spec: Spec) -> None:
     plan = Plan(asked, clock)
     ceiling, first, second = plan.processes
     plan.begin(ceiling)
-    plan.end(ceiling, {"sizes": [{"n": 512, "blocks": [[1, 2 * 512**3 / 1e6]]}]})  # 1 MFLOP/s
+    plan.end(ceiling, matmuls(512, 2 * 512**3 / 1e6))  # 1 MFLOP/s
     setting = asked.setting
     assert plan.estimate(second) == phases.TRAINING.estimate(Pace(setting.spec, setting.profile, 0.5e6))
     plan.begin(first)
@@ -139,7 +145,7 @@ def ended(plan: Plan, *failed: str) -> None:
     """All that waits ends, well unless `failed` has its title."""
     for planned in plan.waiting:
         plan.begin(planned)
-        plan.end(planned, None if planned.title in failed else {"sizes": [{"n": 1, "blocks": [[1, 1.0]]}]})
+        plan.end(planned, None if planned.title in failed else matmuls(1, 1.0))
 
 
 def test_repeats_are_added_until_the_interval_is_narrow_enough(tiny_spec: Spec) -> None:

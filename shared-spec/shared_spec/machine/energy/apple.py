@@ -17,7 +17,8 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from shared_spec.machine.energy.meter import Clock, NoMeter, Reading, implausible
+from shared_spec.machine.energy.meter import Clock, NoMeter, implausible
+from shared_spec.results.measurements import Energy, EnergySource
 
 UPDATE_SECONDS = 2.5
 MAX_WATTS = 500.0
@@ -101,7 +102,7 @@ def open_meter(clock: Clock, zeus: Any = None) -> "AppleMeter":
 class AppleMeter:
     """What the chip's energy model adds up to in the window."""
 
-    source = "apple-soc"
+    source: EnergySource = "apple-soc"
 
     def __init__(self, monitor: Any, parts: list[str], clock: Clock) -> None:
         self.scope = f"whole chip ({', '.join(PARTS[field] for field in parts)}), modelled by macOS"
@@ -114,13 +115,13 @@ class AppleMeter:
         self._monitor.begin_window(WINDOW)
         self._running, self._started = True, self._clock()
 
-    def stop(self) -> Reading:
+    def stop(self) -> Energy:
         energy, seconds = self._monitor.end_window(WINDOW), self._clock() - self._started
         self._running = False
         millijoules = {field: getattr(energy, field) for field in self._parts}
         reason = self._objection(millijoules, seconds)
         joules = None if reason else sum(millijoules.values()) / 1000
-        return Reading(joules, reason, self.source, self.scope, 1)
+        return Energy(joules=joules, reason=reason, source=self.source, scope=self.scope, samples=1)
 
     def _objection(self, millijoules: dict[str, int | None], seconds: float) -> str | None:
         """Why the figures cannot be true; None where they can."""

@@ -7,8 +7,9 @@ that follow each other, so that sum is right however short its parts are.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+from shared_spec.results.measurements import Energy, EnergySource
 
 Clock = Callable[[], float]
 
@@ -20,32 +21,6 @@ class NoMeter(Exception):
     """Nothing to measure with; the text is the reason, and the one command that helps where there is one."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Energy of one window.
-
-    Attributes:
-        joules: None where it could not be measured.
-        reason: why it could not, in one sentence; None where it could.
-        source: which meter (results.schema.json: energy).
-        scope: what is in the figure.
-        samples: readings behind the figure: 1 for the difference of a counter, 0 where there is no meter.
-    """
-
-    joules: float | None
-    reason: str | None
-    source: str
-    scope: str
-    samples: int
-
-    def __post_init__(self) -> None:
-        if (self.joules is None) == (self.reason is None):
-            raise ValueError("a reading has either joules or the reason why not")
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 class Meter(Protocol):
     """Energy of a part of the machine, one window at a time; a second start() forgets the first.
 
@@ -53,18 +28,21 @@ class Meter(Protocol):
     module says otherwise.
     """
 
-    source: str
-    scope: str
+    @property
+    def source(self) -> EnergySource: ...
+
+    @property
+    def scope(self) -> str: ...
 
     def start(self) -> None: ...
 
-    def stop(self) -> Reading: ...
+    def stop(self) -> Energy: ...
 
 
 class Unmetered:
     """The meter of a machine that has none: every reading is null and says why."""
 
-    source = "none"
+    source: EnergySource = "none"
     scope = "nothing"
 
     def __init__(self, reason: str) -> None:
@@ -73,8 +51,8 @@ class Unmetered:
     def start(self) -> None:
         """Nothing to start."""
 
-    def stop(self) -> Reading:
-        return Reading(None, self.reason, self.source, self.scope, 0)
+    def stop(self) -> Energy:
+        return Energy(joules=None, reason=self.reason, source=self.source, scope=self.scope, samples=0)
 
 
 def implausible(joules: float, seconds: float, update_seconds: float, limit_watts: float | None) -> str | None:

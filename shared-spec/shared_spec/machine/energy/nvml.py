@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from shared_spec.machine.energy.meter import LIMIT_MARGIN, Clock, Meter, NoMeter, Reading, implausible
+from shared_spec.machine.energy.meter import LIMIT_MARGIN, Clock, Meter, NoMeter, implausible
 from shared_spec.machine.nvml import Gpu, NoGpu, connect, load, thousandth
 from shared_spec.machine.sampler import Sampler
+from shared_spec.results.measurements import Energy, EnergySource
 
 UPDATE_SECONDS = 0.5
 """The counter moves about every 100 ms (https://ml.energy/blog); generous, for drivers that are slower."""
@@ -44,7 +45,7 @@ def open_meter(
 class CounterMeter:
     """Difference of nvmlDeviceGetTotalEnergyConsumption: mJ since the driver was loaded, on Volta and later."""
 
-    source = "nvml-counter"
+    source: EnergySource = "nvml-counter"
 
     def __init__(self, gpu: Gpu, clock: Clock) -> None:
         self.scope = f"{gpu.name}, the whole board"
@@ -54,7 +55,7 @@ class CounterMeter:
     def start(self) -> None:
         self._started, self._before = self._clock(), self._count()
 
-    def stop(self) -> Reading:
+    def stop(self) -> Energy:
         before, after, seconds = self._before, self._count(), self._clock() - self._started
         if before is None or after is None:
             return self._null(f"NVML no longer tells the energy of {self._gpu.name}")
@@ -64,10 +65,10 @@ class CounterMeter:
         reason = implausible(joules, seconds, UPDATE_SECONDS, self._gpu.limit_watts())
         if reason:
             return self._null(f"{self._gpu.name}: {reason}")
-        return Reading(joules, None, self.source, self.scope, 1)
+        return Energy(joules=joules, reason=None, source=self.source, scope=self.scope, samples=1)
 
-    def _null(self, reason: str) -> Reading:
-        return Reading(None, reason, self.source, self.scope, 1)
+    def _null(self, reason: str) -> Energy:
+        return Energy(joules=None, reason=reason, source=self.source, scope=self.scope, samples=1)
 
     def _count(self) -> int | None:
         millijoules: int | None = self._gpu.ask("nvmlDeviceGetTotalEnergyConsumption")
@@ -81,7 +82,7 @@ class IntegratedMeter:
     gap of more than a second between two, or if a query went without an answer.
     """
 
-    source = "nvml-integrated"
+    source: EnergySource = "nvml-integrated"
 
     def __init__(self, gpu: Gpu, clock: Clock, sampler: type[Sampler] = Sampler) -> None:
         self.scope = f"{gpu.name}, the whole board"
@@ -96,11 +97,12 @@ class IntegratedMeter:
         self._take()
         self._sampler.start()
 
-    def stop(self) -> Reading:
+    def stop(self) -> Energy:
         self._sampler.stop()
         self._take()
-        joules, reason = self._integral(), self._objection()
-        return Reading(None if reason else joules, reason, self.source, self.scope, len(self._samples))
+        reason, samples = self._objection(), len(self._samples)
+        joules = None if reason else self._integral()
+        return Energy(joules=joules, reason=reason, source=self.source, scope=self.scope, samples=samples)
 
     def _take(self) -> None:
         watts = thousandth(self._gpu.ask("nvmlDeviceGetPowerUsage"))

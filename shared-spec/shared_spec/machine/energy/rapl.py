@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared_spec.machine.energy.meter import Clock, NoMeter, Reading, implausible
+from shared_spec.machine.energy.meter import Clock, NoMeter, implausible
 from shared_spec.machine.sampler import Sampler
+from shared_spec.results.measurements import Energy, EnergySource
 
 ROOT = Path("/sys/class/powercap")
 UPDATE_SECONDS = 0.1
@@ -94,7 +95,12 @@ class RaplMeter:
     """What the counters gained in the window, wraps included."""
 
     def __init__(
-        self, domains: Sequence[Domain], source: str, scope: str, clock: Clock, sampler: type[Sampler] = Sampler
+        self,
+        domains: Sequence[Domain],
+        source: EnergySource,
+        scope: str,
+        clock: Clock,
+        sampler: type[Sampler] = Sampler,
     ) -> None:
         self.source, self.scope = source, scope
         self._domains, self._clock = domains, clock
@@ -108,11 +114,11 @@ class RaplMeter:
         self._look()
         self._sampler.start()
 
-    def stop(self) -> Reading:
+    def stop(self) -> Energy:
         self._sampler.stop()
         self._look()
         joules = None if self._objection else self._microjoules / 1e6
-        return Reading(joules, self._objection, self.source, self.scope, 1)
+        return Energy(joules=joules, reason=self._objection, source=self.source, scope=self.scope, samples=1)
 
     def _forget(self) -> None:
         self._microjoules = 0

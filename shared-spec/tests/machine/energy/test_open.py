@@ -10,7 +10,7 @@ import pytest
 from fake_meters import World, assert_null, reading_of
 
 from shared_spec.machine.energy import apple, nvml, rapl, wall
-from shared_spec.machine.energy.meter import Reading, Unmetered
+from shared_spec.machine.energy.meter import Unmetered
 from shared_spec.machine.energy.open import open_meter
 from shared_spec.results.measurements import Energy, EnergySource
 
@@ -18,16 +18,19 @@ from shared_spec.results.measurements import Energy, EnergySource
 @pytest.mark.parametrize(("joules", "reason"), [(None, None), (0.0, "no permission")])
 def test_a_reading_is_a_figure_or_a_reason(joules: float | None, reason: str | None) -> None:
     with pytest.raises(ValueError, match="reason"):
-        Reading(joules, reason, "none", "nothing", 0)
+        Energy(joules=joules, reason=reason, source="none", scope="nothing", samples=0)
 
 
 @pytest.mark.parametrize(
     "reading",
-    [Reading(12.5, None, "rapl-package", "processor packages (1)", 1), Unmetered("no meter").stop()],
+    [
+        Energy(joules=12.5, reason=None, source="rapl-package", scope="processor packages (1)", samples=1),
+        Unmetered("no meter").stop(),
+    ],
     ids=["measured", "unmetered"],
 )
-def test_readings_fit_the_result_schema(reading: Reading) -> None:
-    Energy.model_validate(reading.as_dict())
+def test_readings_fit_the_result_schema(reading: Energy) -> None:
+    assert Energy.model_validate(reading.to_dict()) == reading
 
 
 def test_the_result_schema_knows_every_source() -> None:

@@ -10,8 +10,9 @@ import pytest
 from fake_meters import World, assert_null, reading_of
 
 from shared_spec.machine.energy import rapl
-from shared_spec.machine.energy.meter import NoMeter, Reading
+from shared_spec.machine.energy.meter import NoMeter
 from shared_spec.machine.energy.open import open_meter
+from shared_spec.results.measurements import Energy
 
 WRAP = 262_143_328_850  # max_energy_range_uj of most Intel processors; older ones: 65,532,610,987
 
@@ -52,7 +53,7 @@ def cpu_meter(tree: Powercap, world: World) -> rapl.RaplMeter:
     return rapl.open_meter(world.clock, tree.root, world.sampler())
 
 
-def rapl_reading(tree: Powercap, world: World, seconds: float = 1.0, tick: float = 0.1) -> Reading:
+def rapl_reading(tree: Powercap, world: World, seconds: float = 1.0, tick: float = 0.1) -> Energy:
     meter, tree.tick = cpu_meter(tree, world), tick
     meter.start()
     world.run(seconds, tick)
