@@ -74,7 +74,7 @@ WATCHDOG_HELP = (
 
 
 @contextmanager
-def _device_errors() -> Iterator[None]:
+def _memory_errors() -> Iterator[None]:
     """Raise what MLX reports of exhausted memory, or of work that was stopped, as what it is; also a decorator."""
     try:
         yield
@@ -137,7 +137,7 @@ class MlxBackend:
             },
         }
 
-    @_device_errors()
+    @_memory_errors()
     def load_params(self, params: Mapping[str, np.ndarray]) -> None:
         canonical.check(self.spec, params, "load_params")
         zeros = mx.zeros(sum(self._layout.sizes))  # takes no memory before the first step
@@ -146,7 +146,7 @@ class MlxBackend:
     def export_params(self) -> canonical.Params:
         return self._layout.by_name(on_host(self._state["param"]))
 
-    @_device_errors()
+    @_memory_errors()
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         values = {
             kind: {key.removeprefix(f"{kind}/"): state[key] for key in state if key.startswith(f"{kind}/")}
@@ -164,23 +164,23 @@ class MlxBackend:
             state |= {f"{kind}/{name}": value for name, value in by_name.items()}
         return state
 
-    @_device_errors()
+    @_memory_errors()
     def to_device(self, images: np.ndarray, targets: np.ndarray | None) -> Batch:
         return (mx.array(images),) if targets is None else (mx.array(images), mx.array(targets))
 
-    @_device_errors()
+    @_memory_errors()
     def train_step(self, batch: Batch, lr: float) -> mx.array:
         self._inference_params.clear()
         # A new number would be a new compilation, a new array is not.
         return self._dispatch(self._compiled_step(*batch, mx.array(lr, mx.float32)), self._state)
 
-    @_device_errors()
+    @_memory_errors()
     def infer(self, batch: Batch) -> mx.array:
         if not self._inference_params:  # cast once, for as long as the parameters stay as they are
             self._inference_params.update(self._weights())
         return self._dispatch(self._compiled_forward(self._inference_params, batch[0]))
 
-    @_device_errors()
+    @_memory_errors()
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
         _, gradients = self._compiled_gradients(self._weights(), *batch)
         return {name: self._to_float32(value) for name, value in gradients.items()}
@@ -192,18 +192,18 @@ class MlxBackend:
     def preprocess(self, batch: Batch) -> mx.array:
         return self._model.preprocess(batch[0]).transpose(0, 2, 3, 1)
 
-    @_device_errors()
+    @_memory_errors()
     def synchronize(self, *handles: mx.array) -> None:
         """Evaluate the handles, then wait: mx.synchronize alone returns at once over what nobody dispatched."""
         mx.eval(*handles)
         mx.synchronize()
         self._in_flight.clear()
 
-    @_device_errors()
+    @_memory_errors()
     def to_numpy(self, handle: mx.array) -> np.ndarray:
         return self._to_float32(handle)
 
-    @_device_errors()
+    @_memory_errors()
     def matmul(self, n: int) -> mx.array:
         if n not in self._matmul_operands:
             a, b = (mx.random.normal((n, n), key=mx.random.key(seed)).astype(self._dtype) for seed in range(2))
