@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,13 +70,16 @@ class Seen:
 def look(request: Request) -> Seen:
     """Look at this machine as a run of `request` would find it."""
     setting = request.setting
+    pool = ThreadPoolExecutor(1)
+    described = pool.submit(described_apart, request)  # frameworks take seconds to start; look at the rest meanwhile
     try:
         data: Path | str | UserError | None = cifar100.at_hand(request.data)
     except UserError as error:
         data = error
+    environment, state = facts.collect(setting.device), facts.state(setting.device, utc_now())
     return Seen(
-        request, sys.version_info[:2], facts.collect(setting.device), facts.state(setting.device, utc_now()),
-        described_apart(request), data, _free_bytes(request.out), awake.works(),
+        request, sys.version_info[:2], environment, state, described.result(), data, _free_bytes(request.out),
+        awake.works(),
     )  # fmt: skip
 
 
