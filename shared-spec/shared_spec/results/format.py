@@ -45,8 +45,9 @@ from shared_spec.workload.spec import PHASES, PhaseName, Precision, Profile, Pro
 
 SCHEMA_VERSION = "1.2"
 
-FailureKind = Literal["out_of_memory", "too_slow", "killed", "ranks", "fault"]
-"""Memory ran out; a limit of time was passed; the process was killed; ranks died, hung or came apart; anything else."""
+FailureKind = Literal["out_of_memory", "too_slow", "watchdog", "killed", "ranks", "fault"]
+"""Memory ran out; a limit of time was passed; the system stopped the device's work for taking too long; the process was
+killed; ranks died, hung or came apart; anything else."""
 
 
 def _in_one_message(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -223,6 +224,16 @@ class Parallel(Model):
     hosts: Count | None
 
 
+class CpuThreads(Model):
+    """How many threads compute on a CPU, and on which of its kinds of cores."""
+
+    cores: Literal["performance", "all"] = Field(
+        description="Which were chosen; performance means all of them where they are of one kind"
+    )
+    asked: Count | None = Field(description="--threads; null where the machine decided")
+    count: Count = Field(description="Threads of each process")
+
+
 class UsedProfile(Model):
     name: ProfileName
     content: Profile
@@ -274,6 +285,7 @@ class Result(Model):
     device: Name
     precision: Precision
     parallel: Parallel | None = Field(description="null for one process")
+    cpu_threads: CpuThreads | None = Field(description="null on a GPU, and before 1.2")
     profile: UsedProfile
     spec: UsedSpec
     data: UsedData

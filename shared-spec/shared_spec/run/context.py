@@ -22,6 +22,10 @@ from shared_spec.run.job import Job
 from shared_spec.workload import params
 from shared_spec.workload.spec import Profile, Spec
 
+RANKS_UNMETERED = (
+    "no meter of this system sees all ranks and nothing else; `--power-watts` takes what a wall meter shows"
+)
+
 
 @dataclass
 class Context:
@@ -75,9 +79,7 @@ class Context:
         setting = self.job.setting
         meter: Meter
         if setting.ranks > 1 and setting.power_watts is None:
-            meter = Unmetered(
-                "no meter of this system sees all ranks and nothing else; --power-watts takes what a wall meter shows"
-            )
+            meter = Unmetered(RANKS_UNMETERED)
         else:
             meter = open_meter(setting.device, setting.wall_power, monotonic)
         return Dated(meter, utc_seconds)

@@ -41,6 +41,7 @@ def build(
             "device": setting.device,
             "precision": setting.precision,
             "parallel": _parallel(request, list(outcomes.values())),
+            "cpu_threads": _cpu_threads(request),
             "profile": {"name": setting.profile_name, "content": content["profiles"][setting.profile_name]},
             "spec": {
                 "name": spec.name,
@@ -64,6 +65,17 @@ def build(
             "phases": list(outcomes.values()),
         }
     )
+
+
+def _cpu_threads(request: Request) -> dict[str, Any] | None:
+    setting = request.setting
+    if setting.device != "cpu":
+        return None
+    return {
+        "cores": setting.cores,
+        "asked": setting.threads,
+        "count": setting.compute_threads(request.platform.world()).count,
+    }
 
 
 def _parallel(request: Request, outcomes: list[dict[str, Any]]) -> dict[str, Any] | None:
