@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from shared_spec.conformance.checks import run_checks
-from shared_spec.machine.energy.meter import Unmetered
 from shared_spec.measure import inference, matmul_peak, training
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
@@ -52,6 +51,7 @@ class Phase:
         with_memory: its process ends with a reading of its peak memory.
         search: what runs in a process is one try of one batch size, and the parent looks for the largest.
         figure: has to be known to within measuring.interval_tolerance, so that there may be more repeats.
+        runs_to_its_end: it cannot end earlier with less, and is stopped at its limit of time alone.
         flops: floating-point operations per second that the phase has seen; better than a guess to plan with.
     """
 
@@ -65,6 +65,7 @@ class Phase:
     search: bool = False
     figure: Callable[[Any], float] | None = None
     flops: Callable[[Any], float] | None = None
+    runs_to_its_end: bool = False
 
 
 def _conformance(context: Context) -> Measured:
@@ -90,10 +91,7 @@ def _ceiling_seconds(pace: Pace) -> float:
 
 
 def _training(context: Context) -> Measured:
-    meter = context.meter
-    if context.job.setting.power_watts is not None:
-        meter = Unmetered("--power-watts is the power while training; nobody said what it is when idle")
-    idle = training.measure_idle(meter, context.profile.idle_seconds)
+    idle = training.measure_idle(context.idle_meter, context.profile.idle_seconds)
     with context.trainer() as trainer:
         return training.measure_training(trainer, context.profile, idle, context.meter, context.progress)
 
@@ -111,7 +109,7 @@ def _training_seconds(pace: Pace) -> float:
 def _latency(context: Context) -> Measured:
     images = context.test_images()
     return inference.measure_latency(
-        context.backend, images, context.spec, context.profile, monotonic, context.progress
+        context.backend, images, context.spec, context.profile, monotonic, context.progress, context.deadline
     )
 
 
@@ -127,7 +125,7 @@ def _latency_seconds(pace: Pace) -> float:
 def _inference(context: Context) -> Measured:
     images = context.test_images()
     return inference.measure_inference(
-        context.backend, images, context.spec, context.profile, monotonic, context.progress
+        context.backend, images, context.spec, context.profile, monotonic, context.progress, context.deadline
     )
 
 
@@ -162,8 +160,13 @@ def _convergence_seconds(pace: Pace) -> float:
     return pace.start(programs=1.25) + spec.training.epochs * epoch
 
 
-CONFORMANCE = Phase("conformance", _conformance, _conformance_seconds, verdicts.conformance, ranks="all")
-CEILING = Phase("ceiling", _ceiling, _ceiling_seconds, verdicts.ceiling, ranks="one", flops=_matmul_peak)
+CONFORMANCE = Phase(
+    "conformance", _conformance, _conformance_seconds, verdicts.conformance, ranks="all", runs_to_its_end=True
+)
+CEILING = Phase(
+    "ceiling", _ceiling, _ceiling_seconds, verdicts.ceiling,
+    ranks="one", flops=_matmul_peak, runs_to_its_end=True,
+)  # fmt: skip
 TRAINING = Phase(
     "training", _training, _training_seconds, verdicts.training,
     repeats=repeats, ranks="all", with_memory=True, figure=_images_per_second,
@@ -175,9 +178,12 @@ LATENCY = Phase(
 INFERENCE = Phase(
     "inference", _inference, _inference_seconds, verdicts.inference, repeats=repeats, with_memory=True
 )  # fmt: skip
-MAX_BATCH = Phase("max_batch", _max_batch, _max_batch_seconds, verdicts.max_batch, with_memory=True, search=True)
+MAX_BATCH = Phase(
+    "max_batch", _max_batch, _max_batch_seconds, verdicts.max_batch, with_memory=True, search=True, runs_to_its_end=True
+)
 CONVERGENCE = Phase(
-    "convergence", _convergence, _convergence_seconds, verdicts.convergence, repeats=trainings, ranks="all"
+    "convergence", _convergence, _convergence_seconds, verdicts.convergence, repeats=trainings, ranks="all",
+    runs_to_its_end=True,
 )  # fmt: skip
 
 PHASES = (CONFORMANCE, CEILING, TRAINING, LATENCY, INFERENCE, MAX_BATCH, CONVERGENCE)
