@@ -20,7 +20,7 @@ from aggregate.analysis.prior import Prior
 LEVEL = 0.95
 LEAST_P = 1e-12
 """No probability is told below this."""
-HALVINGS = 50
+HALVINGS = 32
 
 
 @dataclass(frozen=True)
