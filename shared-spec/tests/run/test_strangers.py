@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,7 +117,10 @@ def test_room_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
 
 def test_a_limit_of_file_sizes_is_a_sentence(spec_file: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "fake_platform", *map(str, asked(spec_file, tmp_path / "r", "latency"))]
-    limited = "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); os.execv(sys.argv[1], sys.argv[1:])"
+    limited = (
+        "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
     python_path = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parents[2])))
     done = subprocess.run(
         [sys.executable, "-c", limited, *words], capture_output=True, text=True, timeout=60, check=False,
@@ -307,7 +310,9 @@ def test_head_ends_a_run_as_it_ends_other_commands(spec_file: Path, tmp_path: Pa
     assert run.stdout is not None
     run.stdout.close()
     assert run.wait(60) == console.EXIT_NO_READER
-    assert "Traceback" not in run.stderr.read()  # type: ignore[union-attr]
+    assert run.stderr is not None
+    with run.stderr as said:
+        assert "Traceback" not in said.read()
 
 
 def test_a_lost_terminal_or_a_full_log_ends_nothing() -> None:
@@ -335,13 +340,13 @@ def test_a_clock_that_is_not_set_is_told(year: int, wrong: bool) -> None:
 
 
 @pytest.fixture
-def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 def test_without_a_home_the_cache_is_in_a_folder_of_ones_own(homeless: Path) -> None:
@@ -437,6 +442,7 @@ def test_after_its_deadline_a_window_ends_with_what_it_has(tiny_spec: Spec) -> N
     stepper = Stepper(step, lambda handle: None, tiny_spec.measuring, lambda: now[0], deadline=20.0)
     blocks, _ = stepper.warm_up(1e9)
     assert now[0] < 60
+    now[0] = 30.0
     blocks = stepper.window(1000, 1000.0, 1.0, lambda *args, **figures: None)
     assert len(blocks) == 2
 
@@ -445,9 +451,10 @@ def test_a_phase_that_passes_its_limit_is_stopped_with_all_that_it_has_started(
     spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared_spec.run.plan.LIMIT_MARGIN_SECONDS", 1.0)
-    done = quick(spec_file, tmp_path, "--time-limit", 0.0001, phases="training,latency", FAKE_FAULT="hang:3")
+    out = tmp_path / "r"
+    done = quick(spec_file, out, "--time-limit", 0.0001, phases="training,latency", FAKE_FAULT="hang:3")
     assert done.returncode == 1
-    training, latency = only_result(tmp_path)["phases"]
+    training, _ = only_result(out)["phases"]
     assert (training["status"], training["failure"]) == ("failed", "too_slow")
     assert "--time-limit" in training["reason"]
     assert "close other programs" in training["reason"]
