@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import Any
 
 from aggregate.analysis.phase import Phase
-from aggregate.analysis.plausibility import CLOCK_TOLERANCE, Problems, apart
+from aggregate.analysis.plausibility import ROUNDING, Problems, apart
 from aggregate.analysis.registry import PHASE
 from shared_spec.results.format import AnyOutcome, Done, Result
 from shared_spec.workload.spec import Profile
@@ -65,7 +65,7 @@ def _backends(result: Result) -> Problems:
 
 def _lifetime(phase: Phase[Any], outcome: AnyOutcome, here: str) -> Problems:
     timed = phase.seconds(outcome.measurements)
-    if timed > outcome.seconds * CLOCK_TOLERANCE:
+    if timed > outcome.seconds * ROUNDING:
         yield f"{here}/seconds", f"is {outcome.seconds:g}, but the times measured within add up to {timed:g}"
 
 
@@ -73,7 +73,7 @@ def _too_short(phase: Phase[Any], measured: Any, profile: Profile, here: str) ->
     """Windows shorter than the profile makes them: all times of such a phase are in a larger unit than seconds."""
     asked: float = getattr(profile, phase.asked, 0)
     for pointer, seconds in phase.windows(measured).items():
-        if seconds * CLOCK_TOLERANCE < asked:
+        if seconds * ROUNDING < asked:
             yield f"{here}/{pointer}", f"take {seconds:g} s together, but the profile asks for {asked:g} s at least"
 
 

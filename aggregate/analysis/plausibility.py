@@ -9,8 +9,9 @@ from shared_spec.results.stability import Blocks
 Problems = Iterator[tuple[str, str]]
 """As (JSON pointer, what)."""
 
-CLOCK_TOLERANCE = 1.01
-"""What a phase timed may exceed the life of its process by this factor: the two are read from different clocks."""
+ROUNDING = 1 + 1e-6
+"""A sum of times may exceed the time that they are parts of by this factor: all are of one clock, but written to the
+nanosecond, and added up in another order."""
 UNIT = 30.0
 """Two times of the same work are further apart than this factor only if one is in another unit (a thousand is beyond
 the square of it)."""

@@ -1,7 +1,7 @@
 """How PyTorch computes the model's operators, by what the processor is.
 
 PyTorch hands float32 products to MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN asks the processor
-what it has. On Intel's own MKL is the faster of the two, in the backward pass by far. docs/performance.md has the figures.
+what it has. On Intel's own MKL is the faster of the two, in the backward pass by far. docs/performance.md has figures.
 """
 
 from functools import cache

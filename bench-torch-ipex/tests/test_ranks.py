@@ -15,6 +15,7 @@ from shared_spec.ranks import World
 class TestRanks(RankTests):
     package, options = "bench_torch_ipex", ("--engine", "stock")
     engine, rank_variable = "torch.distributed, gloo", "RANK"
+    epochs_to_interrupt = 20
 
     def on_host(self, rank: int, words: Words, folder: Path) -> tuple[Words, dict[str, str]]:
         torchrun = python(["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"])

@@ -109,10 +109,12 @@ def _problems(error: ValidationError) -> list[Problem]:
     if (count := error.error_count()) > LISTED:
         return [("/", f"has {count:,} problems")]
     details = error.errors(include_url=False)
-    return [problem for detail in sorted(details, key=lambda d: list(map(str, d["loc"]))) for problem in _told(detail)]
+    return [
+        problem for detail in sorted(details, key=lambda d: list(map(str, d["loc"]))) for problem in _in_words(detail)
+    ]
 
 
-def _told(detail: ErrorDetails) -> Iterator[Problem]:
+def _in_words(detail: ErrorDetails) -> Iterator[Problem]:
     path = [str(part) for part in detail["loc"] if not str(part).startswith(TAG)]
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "contradiction":

@@ -6,7 +6,7 @@ from aggregate.analysis import costs, energy, memory
 from aggregate.analysis.metrics import Figure, Metric, absent, all_absent
 from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.phases.training import batch_contradictions
-from aggregate.analysis.plausibility import A_TRAINING_STEP, CLOCK_TOLERANCE, Problems
+from aggregate.analysis.plausibility import A_TRAINING_STEP, ROUNDING, Problems
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Convergence
 
@@ -150,7 +150,7 @@ def _contradictions_of_clocks(measured: Convergence, here: str) -> Problems:
         "host_wait_seconds": measured.host_wait_seconds,
     }
     for name, part in parts.items():
-        if part > CLOCK_TOLERANCE * measured.seconds:
+        if part > ROUNDING * measured.seconds:
             yield f"{here}/{name}", f"is {part:g}, but the whole training took {measured.seconds:g}"
 
 

@@ -11,8 +11,8 @@ from aggregate.analysis.metrics import Figure, Metric, absent, half_width, perce
 from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.plausibility import (
     A_TRAINING_STEP,
-    CLOCK_TOLERANCE,
     MAX_FLOPS,
+    ROUNDING,
     UNIT,
     Problems,
     apart,
@@ -173,7 +173,7 @@ def batch_contradictions(measured: Training | Convergence, here: str, result: Re
 
 
 def _contradictions(measured: Training, here: str, result: Result) -> Problems:
-    if (wait := measured.window_host_wait_seconds) > CLOCK_TOLERANCE * measured.seconds:
+    if (wait := measured.window_host_wait_seconds) > ROUNDING * measured.seconds:
         yield f"{here}/window_host_wait_seconds", f"is {wait:g}, but the whole window took {measured.seconds:g}"
     took = "a step of the window took", measured.step_seconds_mean
     yield from apart(f"{here}/step_seconds", statistics.median(measured.step_seconds), *took)
@@ -211,7 +211,7 @@ def _contradictions_of_ranks(measured: Training, here: str, result: Result) -> P
     whole, hidden = of_ranks.communication_seconds, of_ranks.overlapped_seconds
     if whole is not None and whole > UNIT * measured.step_seconds_mean:
         yield f"{here}/communication_seconds", f"is {whole:g}, far more than a whole step takes"
-    if hidden is not None and (whole is None or hidden > CLOCK_TOLERANCE * whole):
+    if hidden is not None and (whole is None or hidden > ROUNDING * whole):
         yield f"{here}/overlapped_seconds", f"is {hidden:g}, more than the communication took"
 
 

@@ -260,7 +260,7 @@ class Training(BatchWindow):
     )
     step_seconds: Samples = Field(description="Single steps with a synchronisation each, after the window")
     loss_trace: LossTrace = Field(
-        description="NonNegative of each of the first training steps (up to measuring.loss_trace_steps); null where it was "
+        description="Loss of each of the first training steps (up to measuring.loss_trace_steps); null where it was "
         "not finite"
     )
     idle: IdleEnergy = Field(description="Energy before the training, model already built")
@@ -349,10 +349,6 @@ class MaxBatch(Model):
         description="Every batch tried, in order"
     )
 
-    @property
-    def fitting(self) -> list[Try]:
-        return [one for one in self.tries if one.outcome == FITS]
-
 
 Stop = Literal["target", "epochs"]
 
@@ -402,7 +398,7 @@ class Convergence(Model):
     first_step_seconds: Seconds = Field(description="... of which first steps of a process, compilation included")
     host_wait_seconds: Seconds = Field(description="... of which waiting for a batch from the host")
     epochs: Annotated[tuple[Epoch, ...], ARRAY, Field(min_length=1, max_length=100_000)]
-    loss_trace: LossTrace = Field(description="NonNegative of each of the first training steps; null where not finite")
+    loss_trace: LossTrace = Field(description="Loss of each of the first training steps; null where not finite")
     energy: Energy = Field(description="Energy up to the last evaluation")
     resumed: Whole = Field(description="How often a new process went on from a checkpoint")
     final_params: Sha256 = Field(description="Fingerprint of the final weights")

@@ -98,14 +98,14 @@ class Stability:
     @property
     def objections(self) -> tuple[str, ...]:
         """What a reader must know; empty where the window was stable."""
-        found = []
+        objections = []
         if not self.steady:
-            found.append("step times had not become steady when the window began")
+            objections.append("step times had not become steady when the window began")
         if self.drift is not None and abs(self.drift) > self.rules.drift_tolerance:
-            found.append(f"step times drifted over the window by {self.drift:+.1%}")
+            objections.append(f"step times drifted over the window by {self.drift:+.1%}")
         if self.variation is not None and self.variation > self.rules.steady_tolerance:
-            found.append(f"step times were uneven: their coefficient of variation is {self.variation:.1%}")
-        return tuple(found)
+            objections.append(f"step times were uneven: their coefficient of variation is {self.variation:.1%}")
+        return tuple(objections)
 
 
 def of_window(blocks: Blocks, steady: bool, rules: MeasuringSpec) -> Stability:
