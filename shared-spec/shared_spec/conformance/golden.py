@@ -6,6 +6,7 @@ Those of the standard spec are committed. After a change of the reference or of 
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -25,6 +26,7 @@ from shared_spec.conformance.questions import (
     Answer,
     ReferenceSubject,
     answers,
+    probe_batch,
 )
 from shared_spec.data import cifar100
 from shared_spec.errors import UserError
@@ -106,6 +108,31 @@ def _sensitivity(name: str, perturbed: Answer, exact: Answer) -> np.ndarray:
     if isinstance(perturbed, np.ndarray) or isinstance(exact, np.ndarray):
         return np.array(METRICS[name][0](np.asarray(perturbed), np.asarray(exact)))
     return np.array([relative_error(perturbed[parameter], value) for parameter, value in exact.items()])
+
+
+def logits_sensitivity(spec: Spec, precision: str) -> float:
+    """Sensitivity of the initial weights' logits; without a file these alone are computed, not all that golden has."""
+    if golden_path(spec).exists() or golden_path(spec) in _computed:
+        return float(golden(spec)[f"{INITIAL}/{precision}"])
+    exact, rounded = (_initial_logits(spec, u) for u in (0.0, unit_roundoff(precision)))
+    return relative_error(rounded, exact)
+
+
+def largest_initial_logit(spec: Spec) -> float:
+    """Largest size of a logit of the initial weights on conformance's images."""
+    kept = golden_path(spec).exists() or golden_path(spec) in _computed
+    logits = golden(spec)[f"{INITIAL}/value"] if kept else _initial_logits(spec, 0.0)
+    return float(np.max(np.abs(logits)))
+
+
+INITIAL = "logits, initial weights"
+
+
+@cache
+def _initial_logits(spec: Spec, u: float) -> np.ndarray:
+    subject = ReferenceSubject(spec, u)
+    subject.load(params.initial(spec))
+    return subject.logits(probe_batch(spec, 0))
 
 
 @click.command()

@@ -25,4 +25,4 @@ def measure_matmul_peak(
         sizes.append(MatmulSize(n=n, blocks=as_rows([block])))
         spent += single.seconds + block.seconds  # not the first, in which a product is compiled
         n *= 2
-    return Ceiling(sizes=tuple(sizes))
+    return Ceiling(sizes=tuple(sizes), checks=None, unchecked=None)
