@@ -13,8 +13,10 @@ try:
     from rich.text import Text
 
     from aggregate import publish
+    from aggregate.analysis import pricing
     from aggregate.analysis.comparison import Comparison
     from aggregate.analysis.comparison import compare as compare_results
+    from aggregate.analysis.hardware import hardware_of
     from aggregate.analysis.reading import load
     from aggregate.render import answer, outline, report, terminal
     from shared_spec.errors import UserError
@@ -53,6 +55,19 @@ def main() -> None:
 @click.option(
     "--prices", type=click.Path(path_type=Path), help="Another price file than shared_spec/results/prices.json."
 )
+@click.option(
+    "--tariff", help="Electricity: part of a tariff's name in the price file, or a price a kWh as '0.35 EUR'."
+)
+@click.option(
+    "--machine-price",
+    "machine_prices",
+    multiple=True,
+    help="What a machine was bought for: 'DEVICE=599 EUR,years=3,hours=2000,residual=100' or a JSON file; repeatable.",
+)
+@click.option(
+    "--exchange-rate", "exchange_rates", multiple=True, help="What a currency is worth: 'EUR/USD=1.12'; repeatable."
+)
+@click.option("--currency", help="Currency of all costs; else that of the price file.")
 @click.option("--title", default=report.TITLE, show_default=True, help="Title of the report.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What to print.")
 @click.option("--fail-on-warning", is_flag=True, help=f"Exit status {EXIT_WARNED} if a run or a figure has a warning.")
@@ -62,6 +77,10 @@ def compare(
     out: Path,
     baseline: str,
     prices: Path | None,
+    tariff: str | None,
+    machine_prices: tuple[str, ...],
+    exchange_rates: tuple[str, ...],
+    currency: str | None,
     title: str,
     form: str,
     fail_on_warning: bool,
@@ -83,7 +102,9 @@ def compare(
         _say(errors, "There is no valid result to compare.")
         sys.exit(EXIT_NOTHING_COMPARED)
     try:
-        comparison = compare_results(loaded.results, loaded.problems, load_prices(prices), baseline)
+        used = pricing.chosen(load_prices(prices), tariff, machine_prices, exchange_rates, currency)
+        pricing.check_devices(used, [hardware_of(result.content) for result in loaded.results])
+        comparison = compare_results(loaded.results, loaded.problems, used, baseline)
         plots = report.write(comparison, out, title)
     except UserError as error:
         _say(errors, str(error))

@@ -371,6 +371,7 @@ def make_result(
         "state_after": {"load_average_1min": 1.9},
         "resumed": 0,
         "warnings": list(warnings),
+        "cpu_threads": None,
         "headline_memory": HEADLINE_MEMORY[platform],
         "phases": outcomes,
     }

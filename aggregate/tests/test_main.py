@@ -17,6 +17,7 @@ import aggregate
 from aggregate.analysis.summary import COLUMNS
 from aggregate.tests.factory import FULL_PHASES, call, make_result, save, small_spec
 from shared_spec.errors import UserError
+from shared_spec.results.prices import load_prices
 
 STEMS = ("throughput", "latency", "batch", "energy", "efficiency", "loss")
 """Plots that a quick result has something for."""
@@ -200,6 +201,13 @@ def test_baseline_and_prices(tmp_path: Path) -> None:
     done = call(folder, *options, "--baseline", "tf-cuda")
     assert "Times as fast as B (tf-cuda, xla, NVIDIA L4)" in done.stdout
     assert "a friend at 1.5 USD an hour" in done.stdout
+    mine = ["--machine-price", "NVIDIA L4=3000 EUR,years=2", "--tariff", "0.5 EUR", "--exchange-rate", "EUR/USD=2"]
+    owned = call(folder, *options, *mine, "--currency", "EUR")
+    assert "NVIDIA L4 of your own at 3000 EUR" in owned.stdout
+    assert "your tariff: 0.5 EUR per kWh" in owned.stdout
+    assert "1 EUR = 2 USD" in owned.stdout
+    slip = call(folder, *options, "--machine-price", "NVIDIA L5=3000")
+    assert (slip.exit_code, "no result is of NVIDIA L5" in slip.stderr) == (2, True)
     wrong = call(folder, *options, "--baseline", "nobody")
     assert (wrong.exit_code, "no run is called so" in wrong.stderr) == (2, True)
     missing = call(folder, "--prices", tmp_path / "none.json")
@@ -223,6 +231,8 @@ def test_as_a_data_frame(tmp_path: Path) -> None:
     row = frame[(frame["run"] == "B") & (frame["metric"] == "training_throughput")]
     assert row["verdict"].tolist() == ["faster"]
     assert "/schema_version" in frame.attrs["problems"][0]
+    mine = aggregate.load([folder], prices=load_prices().changed(currency="EUR"))
+    assert set(mine[mine["metric"] == "electricity_full"]["unit"]) <= {"EUR", ""}
     with pytest.raises(UserError, match="no valid result"):
         aggregate.load([tmp_path / "missing.json"])
 

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from ctypes.util import find_library
 from pathlib import Path
 
+from shared_spec.errors import UserError
 from shared_spec.machine.nvml import has_nvidia_driver
-from shared_spec.machine.topology import usable_cores
-from shared_spec.platform import Platform, Start
-from shared_spec.ranks import World
+from shared_spec.platform import Platform, Start, Threads
+from shared_spec.ranks import World, place_of, stale
 
 
 def _devices() -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def _devices() -> tuple[str, ...]:
     return ("cuda", "cpu", "gpu") if has_nvidia_driver() else ("cpu", "cuda", "gpu")
 
 
-def _openblas_env(ranks: int) -> dict[str, str]:
+def _openblas_env(threads: int) -> dict[str, str]:
     """Put OpenBLAS, where it is installed, before the slow reference BLAS that MLX's Linux wheel brings along."""
     preload = os.environ.get("LD_PRELOAD", "")
     if "libopenblas" not in preload:
@@ -29,16 +29,21 @@ def _openblas_env(ranks: int) -> dict[str, str]:
         if library is None:
             return {}
         preload = f"{library} {preload}".strip()
-    return {"LD_PRELOAD": preload, "OPENBLAS_NUM_THREADS": str(max(1, usable_cores() // ranks))}
+    return {"LD_PRELOAD": preload, "OPENBLAS_NUM_THREADS": str(threads)}
 
 
-def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
+def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
     """Environment of a phase process.
 
     TF32 is off at both precisions: bf16 products do not use it, and fp32 would not be fp32 with it.
     """
     env = {"MLX_ENABLE_TF32": "0"}
-    return env | _openblas_env(ranks) if device == "cpu" and sys.platform == "linux" else env
+    return env | _openblas_env(threads.count) if device == "cpu" and sys.platform == "linux" else env
+
+
+def emulates_bf16(device: str) -> bool:
+    """MLX's CPU kernels for Linux compute bf16 in fp32 registers, whatever instructions the processor has."""
+    return device == "cpu" and sys.platform == "linux"
 
 
 def ranks_engine() -> str | None:
@@ -47,18 +52,34 @@ def ranks_engine() -> str | None:
     return next((engine for engine, mark in marks.items() if os.environ.get(mark)), None)
 
 
+OPEN_MPI = tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))
+LAUNCHER_ENV = ("MLX_HOSTFILE", "NCCL_HOST_IP", "MLX_RANK", "MLX_WORLD_SIZE", *OPEN_MPI)
+
+
+def _addresses(hostfile: str) -> list[str]:
+    """Address of each rank, as MLX's ring has them in a file.
+
+    Raises:
+        UserError: it is gone, or something else.
+    """
+    try:
+        return [rank[0].rpartition(":")[0] for rank in json.loads(Path(hostfile).read_text())]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no list of addresses"
+        raise UserError(f"{stale(('MLX_HOSTFILE', 'MLX_RANK'))} {hostfile} cannot be read: {reason}.") from None
+
+
 def world() -> World:
     """This process's place among the ranks that mlx.launch has started."""
     engine, env = ranks_engine(), os.environ
     if engine == "mpi":
-        names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
-        rank, size, local_rank, local_size = (int(env[f"OMPI_COMM_WORLD_{name}"]) for name in names)
+        rank, size, local_rank, local_size = place_of(OPEN_MPI, env)
         return World(rank, size, local_rank, local_size, -(-size // local_size))
     if engine == "nccl":  # the launcher shows each rank its GPU, and does not tell which hosts there are
-        return World(int(env["MLX_RANK"]), int(env["MLX_WORLD_SIZE"]))
+        return World(*place_of(("MLX_RANK", "MLX_WORLD_SIZE"), env))
     if engine == "ring":
-        addresses = [rank[0].rpartition(":")[0] for rank in json.loads(Path(env["MLX_HOSTFILE"]).read_text())]
-        rank = int(env["MLX_RANK"])
+        addresses = _addresses(env["MLX_HOSTFILE"])
+        rank, _ = place_of(("MLX_RANK", "MLX_WORLD_SIZE"), {"MLX_WORLD_SIZE": str(len(addresses)), **env})
         mine = [other for other, address in enumerate(addresses) if address == addresses[rank]]
         return World(rank, len(addresses), mine.index(rank), len(mine), len(set(addresses)))
     return World()
@@ -97,5 +118,8 @@ PLATFORM = Platform(
     group="bench_mlx.ranks:group",
     launch=launch,
     headline_memory=("mlx_peak", "host_peak"),
+    launcher_env=LAUNCHER_ENV,
+    emulates_bf16=emulates_bf16,
+    cuda=("13.0", "MLX's CUDA build does not start"),
     death=r"Node with rank (?P<rank>\d+) exited with code (?P<status>-?\d+)",
 )

@@ -19,6 +19,10 @@ class OutOfMemory(Exception):
     """The device or the system had no memory left for what was asked."""
 
 
+class DeviceWatchdog(Exception):
+    """The system stopped the device's work because it went on for too long; the text says what helps."""
+
+
 class Backend(Protocol):
     """One framework on one device at one precision, holding one model and its optimiser.
 
@@ -34,7 +38,7 @@ class Backend(Protocol):
 
     Raises:
         UserError: from the constructor, where device, precision or engine cannot be had on this machine.
-        OutOfMemory: from any call, where the framework reports it as an error.
+        OutOfMemory, DeviceWatchdog: from any call, where the framework reports it as an error.
     """
 
     group: Group

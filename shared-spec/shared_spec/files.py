@@ -1,5 +1,7 @@
 """Strict JSON in, atomic JSON out."""
 
+import codecs
+import errno
 import gzip
 import io
 import json
@@ -9,6 +11,7 @@ import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,7 @@ def read(path: Path) -> Any:
         UserError: the file is missing, unreadable, not UTF-8 or not JSON.
     """
     try:
-        return loads(read_bytes(path).decode("utf-8"))
+        return loads(decoded(read_bytes(path)))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON file.") from error
     except UnicodeDecodeError as error:
@@ -68,6 +71,17 @@ def read(path: Path) -> Any:
         raise UserError(f"{path}: is not valid JSON ({error}); it may be truncated.") from error
     except UserError as error:
         raise UserError(f"{path}: {error}.") from error
+
+
+def decoded(data: bytes) -> str:
+    """Text in UTF-8, or in what a byte order mark at its beginning says: some editors and shells write one.
+
+    Raises:
+        UnicodeDecodeError: it is not text.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
 
 
 def read_bytes(path: Path, largest: int = MAX_BYTES) -> bytes:
@@ -108,21 +122,101 @@ def _at_most(largest: int, read: Callable[[int], bytes]) -> bytes:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` either holds all of it or is untouched, whatever is killed when."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write `data` so that `path` either holds all of it or is untouched, whatever is killed when.
+
+    A link is followed. What is no file (a device, a pipe, the standard output) cannot be replaced and is written to.
+    """
+    if is_stream(path):
+        with path.open("wb") as stream:
+            stream.write(data)
+        return
+    with written(path.resolve()) as temporary:
+        Path(temporary).write_bytes(data)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether `path` can be written to but not replaced: a device, a pipe, or another name of something that is open."""
+    if str(path.absolute()).startswith(STREAMS):
+        return True
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; a result is meant to be shared
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+STREAMS = ("/dev/", "/proc/")
+NEEDS_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems answer to fsync that have none."""
+
+
+@contextmanager
+def written(path: Path) -> Iterator[str]:
+    """A name for a new file, which takes the place of `path` when the block ends well and is removed when it does not."""
+    with _beside(path) as temporary:
+        yield temporary
+        _make_last(temporary)
         os.replace(temporary, path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    os.close(descriptor)
+    try:
+        yield temporary
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(temporary)
         raise
+
+
+def _make_last(temporary: str) -> None:
+    """Have the system put the file on its disk, readable as files usually are, as far as this file system can."""
+    descriptor = os.open(temporary, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NEEDS_NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+    umask = os.umask(0)
+    os.umask(umask)
+    with suppress(OSError):  # exFAT and SMB have no such thing
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; a result is meant to be shared
+
+
+def write_new(path: Path, value: Any) -> bool:
+    """Write `value` as JSON, as `write` does, but only where nothing is; two that try at once do not both succeed.
+
+    Returns:
+        Whether there was nothing.
+    """
+    with _beside(path) as temporary:
+        Path(temporary).write_bytes(_packed(path, value))
+        _make_last(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links here: the name is taken first, and filled then
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            except FileExistsError:
+                return False
+            os.replace(temporary, path)
+            return True
+        finally:
+            with suppress(OSError):
+                os.unlink(temporary)
+    return True
+
+
+def _packed(path: Path, value: Any) -> bytes:
+    data = dumps(value).encode()
+    return gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
 
 
 def write(path: Path, value: Any) -> None:
@@ -131,8 +225,7 @@ def write(path: Path, value: Any) -> None:
     Raises:
         ValueError: there is a NaN or an infinity in it.
     """
-    data = dumps(value).encode()
-    write_atomic(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    write_atomic(path, _packed(path, value))
 
 
 def dumps(value: Any) -> str:

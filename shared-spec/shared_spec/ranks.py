@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,6 +43,30 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     hosts: int = 1
+
+
+def place_of(names: Sequence[str], environ: Mapping[str, str]) -> list[int]:
+    """Numbers that a launcher has set: rank, size, and more sizes.
+
+    Raises:
+        UserError: one is missing or no number, or the rank is not below the size: another job has left them.
+    """
+    try:
+        rank, size, *others = (int(environ[name]) for name in names)
+    except (KeyError, ValueError):
+        missing = [name for name in names if not environ.get(name, "").isdecimal()]
+        raise UserError(f"{stale(names)} {', '.join(missing)} is missing or no number.") from None
+    if not 0 <= rank < size or min([size, *others[1:]], default=1) < 1:
+        raise UserError(f"{stale(names)} Rank {rank} of {size} cannot be.")
+    return [rank, size, *others]
+
+
+def stale(names: Sequence[str]) -> str:
+    """What to say of a launcher's variables that do not fit: they are often left over from another job."""
+    return (
+        f"This environment says that a launcher has started this process as one of several ({', '.join(names)}); unless it "
+        f"has, `unset {' '.join(names)}`."
+    )
 
 
 class Group(Protocol):

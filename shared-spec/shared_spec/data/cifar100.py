@@ -12,11 +12,11 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from shared_spec import files
+from shared_spec import files, places
 from shared_spec.data import synthetic
 from shared_spec.data.dataset import CLASSES, Dataset, Identity
 from shared_spec.data.synthetic import SYNTHETIC
@@ -29,6 +29,8 @@ ARCHIVE_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
 _REMEDY = f"get it anew from {URL}."
 _FOLDER = "cifar-100-python"
 _ARCHIVE = "cifar-100-python.tar.gz"
+_ARCHIVES = (_ARCHIVE, "cifar-100-python.tar", "cifar-100-python.tgz")
+"""Names of the archive: its own, and what browsers make of it; Safari unpacks what gzip has packed."""
 _LAYOUTS = ("", _FOLDER, f"cifar-100-python-target/{_FOLDER}")
 """Where the files lie below a folder: in it; as the archive and torchvision have it; as Keras 3 has it."""
 _TIMEOUT = (5.0, 20.0)
@@ -76,8 +78,28 @@ def locate(data: str | None, progress: bool) -> Path | None:
             return None
         if named:
             return _resolve(Path(os.path.expanduser(named)).absolute(), option)
-    cached = _cache() / _FOLDER
+    cached = cache_folder() / _FOLDER
     return cached if _is_intact(cached) else _download(progress)
+
+
+def at_hand(data: str | None) -> Path | str | None:
+    """What `locate` would take, without fetching or unpacking anything; SYNTHETIC for the stand-in.
+
+    Returns:
+        None where it would be downloaded.
+
+    Raises:
+        UserError: there is nothing where the user said that it is.
+    """
+    for option, named in (("--data", data), ("$CIFAR100_DIR", os.environ.get("CIFAR100_DIR"))):
+        if named == SYNTHETIC:
+            return SYNTHETIC
+        if named:
+            path = Path(os.path.expanduser(named)).absolute()
+            packed = path.is_file() or (path / _ARCHIVE).is_file()
+            return path if packed else _resolve(path, option)
+    cached = cache_folder() / _FOLDER
+    return cached if _is_intact(cached) else None
 
 
 def load(folder: Path | None, spec: Spec) -> Dataset:
@@ -102,10 +124,9 @@ def _checksums() -> dict[str, str]:
     return {name: file.md5 for name, file in FILES.items()}
 
 
-def _cache() -> Path:
-    import pooch  # noqa: PLC0415  (only who downloads needs it, and it takes 20 ms)
-
-    return Path(pooch.os_cache("deit-bench"))
+def cache_folder() -> Path:
+    """Where a download is kept, and what an archive holds: the user's cache, as $XDG_CACHE_HOME or the system has it."""
+    return places.cache("deit-bench")
 
 
 def _resolve(path: Path, option: str) -> Path:
@@ -113,12 +134,16 @@ def _resolve(path: Path, option: str) -> Path:
     expected = f"the folder with CIFAR-100's files {', '.join(FILES)}, or {_ARCHIVE}"
     try:
         folder = max((path / layout for layout in _LAYOUTS), key=_files_in)
-        if _files_in(folder):
+        if _files_in(folder) == len(FILES):
             return folder
-        archive = path / _ARCHIVE if path.is_dir() else path
-        if archive.is_file():
-            return extract(archive, _cache() / _FOLDER)
+        archives = [path / name for name in _ARCHIVES] if path.is_dir() else [path]
+        for archive in archives:
+            if archive.is_file():
+                return extract(archive, cache_folder() / _FOLDER)
         problem = "holds no CIFAR-100" if path.exists() else "does not exist"
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if 0 < len(missing) < len(FILES):
+            problem = f"has no file {' and no file '.join(missing)}"
     except OSError as error:
         raise UserError(f"{option}: {path} cannot be read ({error.strerror}); give {expected}.") from error
     raise UserError(f"{option}: {path} {problem}; give {expected}.")
@@ -129,13 +154,13 @@ def _files_in(folder: Path) -> int:
 
 
 def _download(progress: bool) -> Path:
-    import pooch  # noqa: PLC0415  (as above)
+    import pooch  # noqa: PLC0415  (only who downloads needs it, and it takes 20 ms)
 
     pooch.get_logger().setLevel("INFO" if progress else "WARNING")
     downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT)
     try:
-        archive = pooch.retrieve(URL, f"md5:{ARCHIVE_MD5}", fname=_ARCHIVE, path=_cache(), downloader=downloader)
-        return extract(Path(archive), _cache() / _FOLDER)
+        archive = pooch.retrieve(URL, f"md5:{ARCHIVE_MD5}", fname=_ARCHIVE, path=cache_folder(), downloader=downloader)
+        return extract(Path(archive), cache_folder() / _FOLDER)
     except UserError as error:
         raise Unavailable(str(error)) from error
     except OSError as error:  # what requests says of a failed connection fills three lines; its class says enough
@@ -188,12 +213,18 @@ class _FiniteFile(io.FileIO):
         return content
 
 
+def _mode(archive: Path) -> Literal["r|gz", "r|"]:
+    """How to read an archive: packed by gzip, or what a browser has left of it."""
+    with archive.open("rb") as file:
+        return "r|" if file.read(512)[257:262] == b"ustar" else "r|gz"
+
+
 def _archived_files(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Name and verified content of the official files in `archive`, in its order."""
     wanted = {PurePosixPath(parent, name): name for parent in ("", _FOLDER) for name in FILES}
     try:
         # As a stream: a negative length in a header cannot send tarfile round in circles (CVE-2025-8194).
-        with _FiniteFile(archive) as file, tarfile.open(fileobj=file, mode="r|gz", bufsize=1 << 20) as tar:
+        with _FiniteFile(archive) as file, tarfile.open(fileobj=file, mode=_mode(archive), bufsize=1 << 20) as tar:
             for member in tar:
                 name = wanted.get(PurePosixPath(member.name))
                 reader = tar.extractfile(member) if name and member.isreg() else None

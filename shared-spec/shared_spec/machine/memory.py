@@ -4,24 +4,40 @@ import ctypes
 import os
 import resource
 import sys
+from typing import Any
+
+import psutil
 
 from shared_spec.machine import nvml
+from shared_spec.machine.probe import Findings
 
 RUSAGE_INFO_V4 = 4
-LIFETIME_MAX_FOOTPRINT = 30
-"""Which 64-bit word of rusage_info_v4 is ri_lifetime_max_phys_footprint; its UUID makes the first two (sys/resource.h)."""
+FOOTPRINT, LIFETIME_MAX_FOOTPRINT = 9, 30
+"""Which 64-bit words of rusage_info_v4 are ri_phys_footprint and ri_lifetime_max_phys_footprint; its UUID makes the
+first two (sys/resource.h)."""
 WORDS = 64
 """More than rusage_info_v4 has."""
 
 
 def of_process(device: str) -> dict[str, int | None]:
     """Figures by name; those that belong to another kind of device or system are left out."""
-    figures: dict[str, int | None] = {"host_peak": host_peak_bytes()}
+    found = Findings()
+    found.add("host_peak", host_peak_bytes)
     if sys.platform == "darwin":
-        figures["footprint_peak"] = footprint_peak_bytes()
+        found.add("footprint_peak", footprint_peak_bytes)
     if device == "cuda":
-        figures["nvml_process"] = nvml.process_memory_bytes()
-    return figures
+        found.add("nvml_process", nvml.process_memory_bytes)
+    for reason in found.unread:
+        print(f"memory: {reason}", file=sys.stderr)  # a phase's log
+    return found.facts
+
+
+def resident_bytes() -> int | None:
+    """Resident set of this process now; None where the system does not tell."""
+    found = Findings()
+    found.add("resident", lambda: psutil.Process().memory_info().rss)
+    resident: int | None = found.facts["resident"]
+    return resident
 
 
 def host_peak_bytes() -> int:
@@ -32,8 +48,28 @@ def host_peak_bytes() -> int:
 
 def footprint_peak_bytes() -> int | None:
     """High-water footprint of this process on macOS, Metal's memory included; None elsewhere."""
+    return _footprint(os.getpid(), LIFETIME_MAX_FOOTPRINT)
+
+
+def taken_bytes(process: psutil.Process) -> int:
+    """What a process takes of the machine's memory now: on macOS its footprint, as a resident set lacks Metal's buffers.
+
+    Raises:
+        psutil.Error: the process is gone.
+    """
+    resident: int = process.memory_info().rss
+    return max(resident, _footprint(process.pid, FOOTPRINT) or 0)
+
+
+def system_library() -> Any:
+    """The library of macOS that tells of processes."""
+    return ctypes.CDLL("/usr/lib/libSystem.dylib")
+
+
+def _footprint(pid: int, word: int) -> int | None:
+    """A word of a process's rusage_info_v4; None on other systems, and of a process that is gone or somebody else's."""
     if sys.platform != "darwin":
         return None
     words = (ctypes.c_uint64 * WORDS)()
-    failed = ctypes.CDLL("/usr/lib/libSystem.dylib").proc_pid_rusage(os.getpid(), RUSAGE_INFO_V4, words)
-    return None if failed else int(words[LIFETIME_MAX_FOOTPRINT]) or None
+    failed = system_library().proc_pid_rusage(pid, RUSAGE_INFO_V4, words)
+    return None if failed else int(words[word]) or None

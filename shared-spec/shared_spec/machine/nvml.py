@@ -60,8 +60,9 @@ class Gpu:
     def ask(self, function: str, *arguments: Any) -> Any:
         """Answer of an NVML query; None where GPU, driver or permission does not give one."""
         try:
-            return getattr(self.nvml, function)(self.handle, *arguments)
-        except self.nvml.NVMLError:
+            answer = getattr(self.nvml, function)(self.handle, *arguments)
+            return answer.decode() if isinstance(answer, bytes) else answer  # older bindings give names so
+        except Exception:  # NVMLError, and whatever bindings raise that are older or newer than the driver
             return None
 
     def limit_watts(self) -> float | None:
@@ -82,7 +83,7 @@ def load() -> Any:
     """
     try:
         import pynvml  # noqa: PLC0415  (optional)
-    except ImportError:
+    except Exception:  # ImportError, and whatever a broken installation raises
         raise NoGpu("the NVML bindings are not installed: `pip install nvidia-ml-py`") from None
     return pynvml
 
@@ -97,7 +98,9 @@ def connect(nvml: Any, environ: Mapping[str, str]) -> Gpu:
         nvml.nvmlInit()
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         index = _first_visible(nvml, handles, environ)
-    except nvml.NVMLError as error:
+    except NoGpu:
+        raise
+    except Exception as error:  # NVMLError, and whatever bindings raise that do not fit the driver
         raise NoGpu(f"NVML does not answer ({error}); `nvidia-smi` shows what is wrong") from None
     gpu = Gpu(nvml, handles[index], f"gpu {index}")
     mig = gpu.ask("nvmlDeviceGetMigMode")
@@ -137,12 +140,17 @@ def facts(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str
     """What a run does not change: driver, number of GPUs, and of CUDA's device 0 its memory, limits and modes."""
     try:
         nvml = nvml or load()
-        gpu: Gpu | None = connect(nvml, environ)
+        return facts_of(connect(nvml, environ))
     except NoGpu:
-        gpu = None
+        return facts_of(None)
+
+
+def facts_of(gpu: Gpu | None) -> dict[str, Any]:
+    """What `facts` tells of a GPU; all of it None where there is none."""
     ask: Ask = gpu.ask if gpu else _no_answer
     memory, cuda = ask("nvmlDeviceGetMemoryInfo"), _of_system(gpu, "nvmlSystemGetCudaDriverVersion_v2")
     ecc, mig = ask("nvmlDeviceGetEccMode"), ask("nvmlDeviceGetMigMode")
+    capability, display = ask("nvmlDeviceGetCudaComputeCapability"), ask("nvmlDeviceGetDisplayActive")
     return {
         "gpu_name": ask("nvmlDeviceGetName"),
         "gpu_count": _of_system(gpu, "nvmlDeviceGetCount"),
@@ -154,6 +162,10 @@ def facts(nvml: Any = None, environ: Mapping[str, str] = os.environ) -> dict[str
         "gpu_max_memory_clock_mhz": ask("nvmlDeviceGetMaxClockInfo", CLOCK_MEMORY),
         "gpu_ecc": None if ecc is None else bool(ecc[0]),
         "gpu_mig": None if mig is None else mig[0] == MIG_ENABLED,
+        "gpu_compute_capability": None if capability is None else f"{capability[0]}.{capability[1]}",
+        "gpu_display_active": None if display is None else bool(display),
+        "gpu_pcie_max_generation": ask("nvmlDeviceGetMaxPcieLinkGeneration"),
+        "gpu_pcie_max_width": ask("nvmlDeviceGetMaxPcieLinkWidth"),
         "gpu_pcie_generation": ask("nvmlDeviceGetCurrPcieLinkGeneration"),
         "gpu_pcie_width": ask("nvmlDeviceGetCurrPcieLinkWidth"),
     }
@@ -165,7 +177,7 @@ def _of_system(gpu: Gpu | None, function: str) -> Any:
         return None
     try:
         return getattr(gpu.nvml, function)()
-    except gpu.nvml.NVMLError:
+    except Exception:  # as above
         return None
 
 
@@ -176,11 +188,17 @@ def state(nvml: Any = None, environ: Mapping[str, str] = os.environ, own_process
     host, or none: then it is all but `own_processes`, which the caller has on the GPU.
     """
     try:
-        ask: Ask = connect(nvml or load(), environ).ask
+        return state_of(connect(nvml or load(), environ), own_processes)
     except NoGpu:
-        ask = _no_answer
-    utilisation = ask("nvmlDeviceGetUtilizationRates")
+        return state_of(None)
+
+
+def state_of(gpu: Gpu | None, own_processes: int = 0) -> dict[str, Any]:
+    """What `state` tells of a GPU; all of it None where there is none."""
+    ask: Ask = gpu.ask if gpu else _no_answer
+    utilisation, memory = ask("nvmlDeviceGetUtilizationRates"), ask("nvmlDeviceGetMemoryInfo")
     return {
+        "gpu_memory_free_bytes": None if memory is None else memory.free,
         "gpu_temperature_celsius": ask("nvmlDeviceGetTemperature", TEMPERATURE_GPU),
         "gpu_memory_temperature_celsius": _memory_temperature(ask),
         "gpu_sm_clock_mhz": ask("nvmlDeviceGetClockInfo", CLOCK_SM),

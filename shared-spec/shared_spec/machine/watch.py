@@ -3,17 +3,21 @@
 A look every five seconds costs a few queries of the driver or of /proc, in another process than the one measured.
 """
 
+import os
 import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from shared_spec.machine import nvml
 from shared_spec.machine.energy.meter import Clock, Meter
 from shared_spec.machine.facts import Facts
+from shared_spec.machine.probe import Asker, Findings, Unread
 from shared_spec.machine.sampler import Sampler
+
+Number = TypeVar("Number", int, float)
 
 LOOK_SECONDS = 5.0
 FOREIGN_SHARE = 0.1
@@ -41,9 +45,12 @@ class Watch:
         self._on_gpu, self._meter, self._clock, self._gpu_state = device == "cuda", meter, clock, gpu_state
         self._sampler = sampler(self._look, LOOK_SECONDS)
         self._looks: list[Facts] = []
+        self._asker = Asker()
+        self._gpu_unread: str | None = None
         self.watts: float | None = None
 
     def start(self) -> None:
+        """Begin to look."""
         self._looks, self.watts, self._before = [], None, _Counters(self._clock)
         self._start_meter()
         self._sampler.start()
@@ -53,7 +60,10 @@ class Watch:
         self._sampler.stop()
         self._meter.stop()
         self.watts = None
-        return {**_Counters(self._clock).since(self._before), **(_of_gpu(self._looks) if self._on_gpu else {})}
+        after = _Counters(self._clock)
+        unread = after.unread + ([f"gpu: {self._gpu_unread}"] if self._gpu_unread else [])
+        seen = {**after.since(self._before), **(_of_gpu(self._looks) if self._on_gpu else {})}
+        return {**seen, "unread": unread} if unread else seen
 
     def _start_meter(self) -> None:
         self._metered_from = self._clock()
@@ -64,35 +74,70 @@ class Watch:
         self._start_meter()
         if reading.joules is not None and seconds > 0:
             self.watts = reading.joules / seconds
-        if self._on_gpu:
-            self._looks.append(self._gpu_state(own_processes=1))
-            if reading.joules is None:
-                self.watts = self._looks[-1]["gpu_power_watts"]
+        if self._on_gpu and self._gpu_unread is None:
+            self._look_at_gpu(also_power=reading.joules is None)
+
+    def _look_at_gpu(self, also_power: bool) -> None:
+        """A GPU whose driver fails or hangs once is not asked again."""
+        try:
+            self._looks.append(self._asker.ask(lambda: self._gpu_state(own_processes=1)))
+        except Unread as reason:
+            self._gpu_unread = str(reason)
+            return
+        if also_power:
+            self.watts = self._looks[-1]["gpu_power_watts"]
 
 
 class _Counters:
-    """What the system has counted up to now: processor time, throttling and swap."""
+    """What the system has counted up to now: processor time, throttling and swap; None where it does not tell."""
 
     def __init__(self, clock: Clock) -> None:
-        times = psutil.cpu_times()
-        self.at = clock()
-        self.busy = sum(getattr(times, name, 0.0) for name in BUSY)
-        self.stolen = getattr(times, "steal", None)
-        self.own = _own_cpu_seconds()
-        self.throttled = _throttle_events()
-        self.swap = psutil.swap_memory().used
+        found = Findings()
+        found.add_all("times", ("busy", "stolen"), _cpu_seconds)
+        found.add("throttled", _throttle_events)
+        found.add("swap", lambda: psutil.swap_memory().used)
+        self.at, self.own, self.unread = clock(), _own_cpu_seconds(), found.unread
+        self.busy, self.stolen = found.facts["busy"], found.facts["stolen"]
+        self.throttled, self.swap = found.facts["throttled"], found.facts["swap"]
 
     def since(self, before: "_Counters") -> Facts:
         """What happened in between, as shares of all cores' time and as counts."""
-        whole = max(self.at - before.at, 1e-9) * (psutil.cpu_count() or 1)
-        foreign = (self.busy - before.busy) - (self.own - before.own)
-        known = self.throttled is not None and before.throttled is not None
+        whole = max(self.at - before.at, 1e-9) * (os.cpu_count() or 1)
+        busy, stolen = _gain(before.busy, self.busy), _gain(before.stolen, self.stolen)
+        swapped = _gain(before.swap, self.swap)
         return {
-            "cpu_foreign_share": min(1.0, max(0.0, foreign / whole)),
-            "cpu_stolen_share": None if self.stolen is None else max(0.0, (self.stolen - before.stolen) / whole),
-            "cpu_throttle_events": self.throttled - before.throttled if known else None,  # type: ignore[operator]
-            "swap_grown_bytes": max(0, self.swap - before.swap),
+            "cpu_foreign_share": None if busy is None else _share(busy - (self.own - before.own), whole),
+            "cpu_stolen_share": None if stolen is None else _share(stolen, whole),
+            "cpu_throttle_events": _gain(before.throttled, self.throttled),
+            "swap_grown_bytes": None if swapped is None else max(0, swapped),
         }
+
+
+def _gain(before: Number | None, after: Number | None) -> Number | None:
+    return None if before is None or after is None else after - before
+
+
+def _share(part: float, whole: float) -> float:
+    return min(1.0, max(0.0, part / whole))
+
+
+def _cpu_seconds() -> Facts:
+    times = psutil.cpu_times()
+    return {
+        "busy": float(sum(getattr(times, name, 0.0) for name in BUSY)),
+        "stolen": getattr(times, "steal", None),
+    }
+
+
+def foreign_share(clock: Clock) -> Callable[[], float | None]:
+    """Begin to watch what others take of the processor; what is returned says how much it has been, 0 to 1, since."""
+    before = _Counters(clock)
+
+    def since() -> float | None:
+        share: float | None = _Counters(clock).since(before)["cpu_foreign_share"]
+        return share
+
+    return since
 
 
 def _own_cpu_seconds() -> float:
@@ -151,6 +196,8 @@ def _where(titles: list[str]) -> str:
 def _objections(conditions: Facts) -> dict[str, str]:
     """What may have spoilt a phase, in words by kind."""
     objections = {}
+    if conditions.get("ended_early"):
+        objections["early"] = "its time was over, so less was measured than its profile asks for,"
     if (conditions.get("cpu_foreign_share") or 0) > FOREIGN_SHARE:
         objections["foreign"] = f"other processes took {conditions['cpu_foreign_share']:.0%} of the processor's time"
     if (conditions.get("cpu_stolen_share") or 0) > STOLEN_SHARE:

@@ -59,12 +59,19 @@ def as_rows(blocks: Iterable[Block]) -> tuple[tuple[int, float], ...]:
     return tuple((block.steps, block.seconds) for block in blocks)
 
 
+LEAST_BLOCKS = 2
+"""Blocks that a window has though its time is over: one says nothing of how they differ."""
+
+
 @dataclass
 class Stepper:
     """A repeatable piece of device work, and how to time it in blocks.
 
     Where the work is shared by ranks, rank 0's clock decides for all of them, between blocks, how long the next one is
     and whether there is one; they start it together.
+
+    Attributes:
+        deadline: of the clock; after it no block is begun that can be done without.
     """
 
     step: Callable[[], Handle]
@@ -72,6 +79,7 @@ class Stepper:
     rules: MeasuringSpec
     clock: Clock
     group: Group = ALONE
+    deadline: float = math.inf
 
     def block(self, steps: int) -> Block:
         start = self.clock()
@@ -94,7 +102,7 @@ class Stepper:
         def wanted() -> int:
             spent = self.clock() - start
             progress(spent / max_seconds, "warming up")
-            going_on = not is_steady(blocks, self.rules) and spent < max_seconds
+            going_on = not is_steady(blocks, self.rules) and spent < max_seconds and self.clock() < self.deadline
             return self.block_size(blocks[-1].step_seconds) if going_on else 0
 
         while count := ranks.decided(self.group, wanted()):
@@ -117,6 +125,8 @@ class Stepper:
         steps, seconds = 0, 0.0
 
         def wanted() -> int:
+            if len(blocks) >= LEAST_BLOCKS and self.clock() >= self.deadline:
+                return 0
             return self.block_size(step_seconds) if steps < min_steps or seconds < min_seconds else 0
 
         while count := ranks.decided(self.group, wanted()):

@@ -10,7 +10,8 @@ the ones that count; a training may go on with another number of ranks, as all t
 
 import json
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,12 @@ from shared_spec.measure.clock import Clock
 from shared_spec.measure.training import Trainer
 from shared_spec.ranks import Group
 from shared_spec.results import measurements
-from shared_spec.results.measurements import Energy, Epoch, RanksConvergence, Stop, finite
+from shared_spec.results.measurements import Energy, Epoch, RanksConvergence, Span, Stop, finite
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
+
+FOLLOWS_SECONDS = 0.1
+"""Two windows of the meter so close to one another are of one process, which reads it and starts it anew."""
 
 
 class Record(BaseModel):
@@ -43,6 +47,7 @@ class Record(BaseModel):
         losses: sampled training losses of the epoch under way; None where one was not finite.
         joules: energy so far; None once a meter could not tell.
         energy: what the meter said last, or the first time that it could not tell.
+        windows: when the meter ran, by the time of day, one for each process; none where it does not tell.
         resumed: how often a new process went on from a checkpoint.
         memory: largest figures of any process so far, bytes.
         world_sizes: how many ranks trained: those of the first process, then of each that went on from a checkpoint.
@@ -59,6 +64,7 @@ class Record(BaseModel):
     epochs: list[Epoch] = []
     joules: float | None = 0.0
     energy: Energy | None = None
+    windows: list[Span] = []
     resumed: int = 0
     memory: dict[str, int | None] = {}
     world_sizes: list[int] = []
@@ -252,6 +258,7 @@ class Convergence:
                 top1=top1,
                 class_right=tuple(right.tolist()),
                 joules=self._read_meter(),
+                ended=record.windows[-1][1] if record.windows else None,
             )
         )
         record.losses = []
@@ -266,8 +273,16 @@ class Convergence:
             record.joules += reading.joules
         if record.energy is None or record.energy.reason is None:
             record.energy = reading
+        self._note_window(reading.windows)
         self.meter.start()
         return record.joules
+
+    def _note_window(self, windows: Sequence[Span] | None) -> None:
+        """Note when the meter ran; what follows on what is known lengthens it."""
+        known = self.record.windows
+        for start, end in windows or ():
+            follows = bool(known) and 0 <= start - known[-1][1] < FOLLOWS_SECONDS
+            known.append((known.pop()[0] if follows else start, end))
 
     def _save(self, metered: bool = False) -> None:
         """Write the checkpoint; `metered` says that the meter has just been read, and a second window would be empty."""
@@ -282,7 +297,10 @@ class Convergence:
             state = self.backend.export_state()
             record.seconds = self.clock() - self.started
             record.checkpoint_seconds = spent + self.clock() - start  # the file cannot hold the time of its own writing
-            save_checkpoint(self.checkpoint, state, record)
+            try:
+                save_checkpoint(self.checkpoint, state, record)
+            except OSError as error:  # a full disk: the training goes on, and would be taken up again further back
+                print(f"{self.checkpoint}: no checkpoint could be written ({error.strerror})", file=sys.stderr)
         record.checkpoint_seconds = spent + self.clock() - start
         self.last_checkpoint = self.clock()
 
@@ -316,7 +334,7 @@ class Convergence:
             epochs=tuple(record.epochs),
             class_images=tuple(np.bincount(self.data.test_labels, minlength=CLASSES).tolist()),
             loss_trace=tuple(record.loss_trace),
-            energy=record.energy.changed(joules=last.joules),
+            energy=record.energy.changed(joules=last.joules, windows=tuple(record.windows) or None),
             resumed=record.resumed,
             final_params=params.fingerprint(self.backend.export_params()),
             memory=record.memory,

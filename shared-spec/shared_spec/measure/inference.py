@@ -13,6 +13,9 @@ from shared_spec.measure.seen import Handful, Seen, Witness, blind
 from shared_spec.results.measurements import Inference, InferenceSize, Latency
 from shared_spec.workload.spec import Profile, Spec
 
+LEAST_SAMPLES = 10
+"""Latencies that are taken though the time of the phase is over."""
+
 
 class _Images:
     """Single images in turn, uint8 [1,S,S,3], none of them ever seen twice: an answer that was kept helps nobody."""
@@ -30,15 +33,20 @@ class _Images:
 
 def _sampled(
     prepare: Callable[[], tuple[np.ndarray, Any]], call: Callable[[Any], Any], samples: int, seconds: float,
-    clock: Clock, progress: Progress,
+    clock: Clock, deadline: float, progress: Progress,
 ) -> tuple[list[float], Handful]:  # fmt: skip
-    """Times of single calls that wait for their own end, until both bounds are met, and a handful of the calls.
+    """Times of single calls that wait for their own end, until both bounds are met or the time of the phase is over.
 
     `prepare` makes an image and what is called for it, `call` answers; the clock runs over the call alone.
+
+    Returns:
+        The times, and a handful of the calls.
     """
     times: list[float] = []
     total, seen = 0.0, Handful()
     while len(times) < samples or total < seconds:
+        if len(times) >= LEAST_SAMPLES and clock() >= deadline:
+            break
         image, asked = prepare()
         start = clock()
         answer = call(asked)
@@ -51,12 +59,13 @@ def _sampled(
 
 def measure_latency(
     backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent,
-    witness: Witness = blind,
+    deadline: float = math.inf, witness: Witness = blind,
 ) -> Latency:  # fmt: skip
     """Batch 1, one image after the other: host to host, then from an image that is on the device already.
 
     Args:
         images: uint8 [N,S,S,3]; taken in turn.
+        deadline: of the clock; after it nothing is measured more often than it must be.
         witness: is told what a handful of the timed calls answered, when all are over.
 
     Returns:
@@ -85,10 +94,10 @@ def measure_latency(
     start = clock()
     host_to_host(fresh())
     first = clock() - start
-    warmup = Stepper(lambda: host_to_host(fresh()), lambda handle: None, spec.measuring, clock)
+    warmup = Stepper(lambda: host_to_host(fresh()), lambda handle: None, spec.measuring, clock, deadline=deadline)
     blocks, steady = warmup.warm_up(profile.warmup_max_seconds, portion(progress, 0.0, 0.2))
     backend.reset_peak_memory()
-    bounds = (profile.latency_samples, profile.latency_seconds, clock)
+    bounds = (profile.latency_samples, profile.latency_seconds, clock, deadline)
     round_trips, answered = _sampled(from_host, host_to_host, *bounds, portion(progress, 0.2, 0.4))
     device_only, answered_there = _sampled(from_device, on_device, *bounds, portion(progress, 0.6, 0.4))
     images_asked, logits = zip(*answered.kept, strict=True)
@@ -113,7 +122,7 @@ RESIDENT = 2
 
 
 def _infer_batch(
-    backend: Backend, images: np.ndarray, size: int, spec: Spec, profile: Profile, clock: Clock
+    backend: Backend, images: np.ndarray, size: int, spec: Spec, profile: Profile, clock: Clock, deadline: float
 ) -> tuple[InferenceSize, list[Seen]]:
     """Throughput at one batch size, and what the last calls of its window answered."""
     asked = [np.take(images, range(i * size, (i + 1) * size), 0, mode="wrap") for i in range(RESIDENT)]
@@ -127,7 +136,7 @@ def _infer_batch(
         answers[turn] = backend.infer(resident[turn])
         return answers[turn]
 
-    stepper = Stepper(infer, backend.synchronize, spec.measuring, clock)
+    stepper = Stepper(infer, backend.synchronize, spec.measuring, clock, deadline=deadline)
     first = stepper.block(1)
     warmup, steady = stepper.warm_up(profile.inference_seconds)
     backend.reset_peak_memory()
@@ -144,7 +153,7 @@ def _infer_batch(
 
 def measure_inference(
     backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent,
-    witness: Witness = blind,
+    deadline: float = math.inf, witness: Witness = blind,
 ) -> Inference:  # fmt: skip
     """Throughput for batch 1, 2, 4 ... on images that are on the device already, as far as memory and profile go.
 
@@ -158,9 +167,12 @@ def measure_inference(
     stopped = None
     batch_size = 1
     while batch_size <= profile.inference_max_batch:
+        if sizes and clock() >= deadline:
+            stopped = f"batch {batch_size}: the time for this phase was over"
+            break
         progress(math.log2(batch_size) / math.log2(2 * profile.inference_max_batch), f"batch {batch_size}")
         try:
-            measured, seen = _infer_batch(backend, images, batch_size, spec, profile, clock)
+            measured, seen = _infer_batch(backend, images, batch_size, spec, profile, clock, deadline)
         except OutOfMemory as error:
             stopped = f"batch {batch_size}: out of memory ({error})"
             break

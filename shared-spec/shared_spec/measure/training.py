@@ -9,7 +9,7 @@ from shared_spec import ranks
 from shared_spec.backend import Backend, Batch, Handle
 from shared_spec.data.batches import HostBatch
 from shared_spec.machine.energy.meter import Meter
-from shared_spec.measure.blocks import Block, Progress, Stepper, as_rows, portion, silent
+from shared_spec.measure.blocks import LEAST_BLOCKS, Block, Progress, Stepper, as_rows, portion, silent
 from shared_spec.measure.clock import Clock
 from shared_spec.results.measurements import (
     FeedingBlock,
@@ -33,6 +33,7 @@ class Trainer:
         batch_size: of the global batch.
         trace: handles of the first losses and gradient norms, left on the device until asked for.
         last: handle of the last step.
+        deadline: of the clock; after it nothing is measured more often than it must be.
         host_wait: seconds spent waiting for the host to have a batch ready.
         transfer: seconds spent in the backend's to_device.
         dispatch: seconds spent in its train_step: handing work over, and on a synchronous device the work itself.
@@ -49,6 +50,7 @@ class Trainer:
     dispatch: float = 0.0
     trace: list[Handle] = field(default_factory=list)
     last: Handle = None
+    deadline: float = math.inf
 
     def step(self) -> Handle:
         batch = self.next_batch()
@@ -118,7 +120,7 @@ def measure_training(
         RanksApart: the ranks' parameters differ at the end.
     """
     backend, clock = trainer.backend, trainer.clock
-    stepper = Stepper(trainer.step, backend.synchronize, trainer.spec.measuring, clock, backend.group)
+    stepper = Stepper(trainer.step, backend.synchronize, trainer.spec.measuring, clock, backend.group, trainer.deadline)
     progress(0.0, "first step (compiles)")
     first = stepper.block(1)
     warmup, steady = stepper.warm_up(profile.warmup_max_seconds, portion(progress, 0.0, 0.3))
@@ -135,10 +137,7 @@ def measure_training(
     energy = meter.stop()
     spent = {name: seconds - before[name] for name, seconds in trainer.host_seconds().items()}
     host = HostSeconds(**spent, drain=math.fsum(block.drain_seconds for block in window))
-    samples = []
-    for i in range(profile.step_samples):
-        samples.append(stepper.block(1).seconds)
-        progress(0.8 + 0.15 * (i + 1) / profile.step_samples, "single steps")
+    samples = _single_steps(stepper, profile.step_samples, portion(progress, 0.8, 0.15))
     losses, norms = trainer.losses_and_norms()
     progress(0.95, "with and without feeding")
     feeding = measure_feeding(trainer, FEEDING_SHARE * profile.window_seconds, warmup[-1].step_seconds)
@@ -161,6 +160,20 @@ def measure_training(
         checks=None,
         unchecked=None,
     )
+
+
+def _single_steps(stepper: Stepper, count: int, progress: Progress) -> list[float]:
+    """Seconds of `count` steps with a synchronisation each, or of as many as there is time for."""
+    samples: list[float] = []
+
+    def wanted() -> int:
+        enough = min(count, LEAST_BLOCKS) if stepper.clock() >= stepper.deadline else count
+        return int(len(samples) < enough)
+
+    while ranks.decided(stepper.group, wanted()):
+        samples.append(stepper.block(1).seconds)
+        progress(len(samples) / count, "single steps")
+    return samples
 
 
 def _of_all_ranks(backend: Backend, window: list[Block], samples: list[float]) -> RanksTraining | None:
@@ -203,6 +216,8 @@ def measure_feeding(trainer: Trainer, seconds: float, step_seconds: float) -> tu
     rows: list[FeedingBlock] = []
 
     def wanted() -> int:
+        if rows and clock() >= trainer.deadline:
+            return 0
         return steps if not rows or sum(row[1] + row[2] for row in rows) < seconds else 0
 
     while count := ranks.decided(group, wanted()):

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from shared_spec import files, schema
+from shared_spec.errors import UserError
 from shared_spec.results.measurements import (
     Ceiling,
     Check,
@@ -45,8 +46,9 @@ from shared_spec.workload.spec import PHASES, PhaseName, Precision, Profile, Pro
 
 SCHEMA_VERSION = "1.2"
 
-FailureKind = Literal["out_of_memory", "too_slow", "killed", "ranks", "fault"]
-"""Memory ran out; a limit of time was passed; the process was killed; ranks died, hung or came apart; anything else."""
+FailureKind = Literal["out_of_memory", "too_slow", "watchdog", "killed", "ranks", "fault"]
+"""Memory ran out; a limit of time was passed; the system stopped the device's work for taking too long; the process was
+killed; ranks died, hung or came apart; anything else."""
 
 
 def _in_one_message(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -223,6 +225,16 @@ class Parallel(Model):
     hosts: Count | None
 
 
+class CpuThreads(Model):
+    """How many threads compute on a CPU, and on which of its kinds of cores."""
+
+    cores: Literal["performance", "all"] = Field(
+        description="Which were chosen; performance means all of them where they are of one kind"
+    )
+    asked: Count | None = Field(description="--threads; null where the machine decided")
+    count: Count = Field(description="Threads of each process")
+
+
 class UsedProfile(Model):
     name: ProfileName
     content: Profile
@@ -274,6 +286,7 @@ class Result(Model):
     device: Name
     precision: Precision
     parallel: Parallel | None = Field(description="null for one process")
+    cpu_threads: CpuThreads | None = Field(description="null on a GPU, and before 1.2")
     profile: UsedProfile
     spec: UsedSpec
     data: UsedData
@@ -342,7 +355,25 @@ def problems(content: Any) -> list[Problem]:
 
 
 def write(result: Result, folder: Path, suffix: str = ".json") -> Path:
-    """Write `result` into `folder` atomically, and return its path; the suffix ".json.gz" packs it."""
-    path = folder / f"{result.file_stem}{suffix}"
-    files.write(path, result.to_dict())
-    return path
+    """Write `result` into `folder` atomically, and return its path; the suffix ".json.gz" packs it.
+
+    An earlier state of the same run is replaced. Another run's result never is: this one gets a longer name then.
+    """
+    for stem in (result.file_stem, f"{result.file_stem}-{result.run_id[:8]}", f"{result.file_stem}-{result.run_id}"):
+        path = folder / f"{stem}{suffix}"
+        if files.write_new(path, result.to_dict()):
+            return path
+        if _run_id(path) == result.run_id:
+            files.write(path, result.to_dict())
+            return path
+    raise UserError(f"{path}: is there already and is not this run's; move it away and run the same command again.")
+
+
+def _run_id(path: Path) -> str | None:
+    """Of the run whose result lies at `path`; None where that is no result."""
+    try:
+        content = files.read(path)
+    except UserError:
+        return None
+    run_id = content.get("run_id") if isinstance(content, dict) else None
+    return run_id if isinstance(run_id, str) else None

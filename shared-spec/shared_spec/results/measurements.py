@@ -85,6 +85,11 @@ EnergySource = Literal[
 ]
 
 
+Instant = Annotated[float, Field(ge=0, le=1e11)]
+Span = Annotated[tuple[Instant, Instant], ARRAY]
+"""Beginning and end by the time of day, seconds since 1970 (UTC)."""
+
+
 class Energy(Model):
     """Energy of a window, or why it could not be measured."""
 
@@ -93,6 +98,11 @@ class Energy(Model):
     source: EnergySource = Field(description="Which meter")
     scope: Text = Field(description="What is in the figure")
     samples: Whole = Field(description="Readings behind the figure: 1 for the difference of a counter, 0 for no meter")
+    windows: Annotated[tuple[Span, ...], ARRAY, Field(min_length=1, max_length=100_000)] | None = Field(
+        default=None,
+        description="When the window was, UTC seconds since 1970, one for each process: what the log of a plug is matched "
+        "with; null where nobody noted it, and before 1.2",
+    )
 
     @model_validator(mode="after")
     def _figure_or_reason(self) -> Self:
@@ -395,6 +405,9 @@ class Epoch(Model):
         description="Test images that were told rightly, for each class; null before 1.2"
     )
     joules: NonNegative | None = Field(description="Energy so far")
+    ended: Instant | None = Field(
+        default=None, description="Its end, UTC seconds since 1970; null where nobody noted it, and before 1.2"
+    )
 
 
 class RanksConvergence(Model):

@@ -16,7 +16,13 @@ def upgrade(result: dict[str, Any]) -> dict[str, Any]:
     if result.get("schema_version") == "1.0":
         result = {"parallel": None, **result, "schema_version": "1.1", "phases": _each(_from_1_0, result)}
     if result.get("schema_version") == "1.1":
-        result = {**_headline_memory(result), **result, "schema_version": "1.2", "phases": _each(_from_1_1, result)}
+        result = {
+            **_headline_memory(result),
+            "cpu_threads": None,
+            **result,
+            "schema_version": "1.2",
+            "phases": _each(_from_1_1, result),
+        }
     return result
 
 

@@ -1,6 +1,8 @@
 """Starting the one process of a phase, watching over it, and telling why it ended."""
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -8,10 +10,12 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from shared_spec.errors import UserError
+from shared_spec.machine import memory
 from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
@@ -28,6 +32,8 @@ class Limits:
 
 
 UNLIMITED = Limits()
+TOO_SLOW = "stopped: it took longer than it may"
+"""How the reason begins of a phase that has passed its limit of time; whoever set the limit adds which."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Ended:
             reason = "stopped: it took more memory than the share of this machine's it may have"
             return Failure("out_of_memory", reason)
         if self.over_time:
-            return Failure("too_slow", "stopped: it took longer than a try may")
+            return Failure("too_slow", TOO_SLOW)
         if self.out_of_memory_kill:
             return Failure("out_of_memory", "killed by the system's out-of-memory killer")
         if self.status < 0:
@@ -88,14 +94,37 @@ def _run(platform: Platform, job: Job, progress: Progress, limits: Limits) -> En
         guard = _Guard(process, limits)
         listener = Listener(progress)
         try:
-            while data := events.read(1 << 16):
-                listener.hear(data)
+            _listen(events, process, listener)
             status = process.wait()
         finally:
-            process.kill()  # where an exception, Ctrl-C among them, came before the end
+            kill_family(process)  # where an exception, Ctrl-C among them, came before the end
             process.communicate()
     by_the_kernel = status == -signal.SIGKILL and _out_of_memory_kills() > kills
     return Ended(status, guard.over_memory, guard.over_time, by_the_kernel)
+
+
+def _listen(events: IO[bytes], process: "subprocess.Popen[bytes]", listener: Listener) -> None:
+    """Hear all that a process tells until it has ended: what it has started may keep its end of the pipe open longer."""
+    while True:
+        ended = process.poll() is not None
+        while select.select([events], [], [], 0 if ended else 0.2)[0]:
+            if not (data := events.read(1 << 16)):
+                return
+            listener.hear(data)
+        if ended:
+            return
+
+
+def kill_family(process: "subprocess.Popen[bytes]") -> None:
+    """End a process and all that it has started."""
+    doomed: list[psutil.Process] = []
+    if process.poll() is None:
+        with contextlib.suppress(psutil.Error, OSError):
+            doomed = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in doomed:
+        with contextlib.suppress(psutil.Error, OSError):
+            child.kill()
 
 
 def _out_of_memory_kills() -> int:
@@ -120,15 +149,24 @@ class _Guard(threading.Thread):
             self.start()
 
     def run(self) -> None:
-        started, watched = monotonic(), psutil.Process(self.process.pid)
+        started = monotonic()
+        try:
+            watched = psutil.Process(self.process.pid)
+        except psutil.Error:
+            return
         while self.process.poll() is None:
-            try:
-                taken = watched.memory_info().rss
-            except psutil.Error:
-                return
+            taken = _taken(watched) if self.limits.memory_bytes is not None else 0
             self.over_memory = self.limits.memory_bytes is not None and taken > self.limits.memory_bytes
             self.over_time = self.limits.seconds is not None and monotonic() - started > self.limits.seconds
             if self.over_memory or self.over_time:
-                self.process.kill()
+                kill_family(self.process)
                 return
             time.sleep(0.1)
+
+
+def _taken(process: psutil.Process) -> int:
+    """What a process takes of the machine's memory, bytes; 0 where it has just ended, or the system does not tell."""
+    try:
+        return memory.taken_bytes(process)
+    except (psutil.Error, OSError):
+        return 0

@@ -1,6 +1,7 @@
 """What a phase works with in its own process: a backend, data, a meter, and a trainer."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,15 +14,19 @@ from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.data.dataset import Dataset, Identity
 from shared_spec.machine import memory
-from shared_spec.machine.energy.meter import Meter, Unmetered
-from shared_spec.machine.energy.open import open_meter
+from shared_spec.machine.energy.meter import Dated, Meter, Unmetered
+from shared_spec.machine.energy.open import open_idle_meter, open_meter
 from shared_spec.measure.blocks import Progress
-from shared_spec.measure.clock import monotonic
+from shared_spec.measure.clock import monotonic, utc_seconds
 from shared_spec.measure.seen import Seen
 from shared_spec.measure.training import Trainer
 from shared_spec.run.job import Job
 from shared_spec.workload import params
 from shared_spec.workload.spec import Profile, Spec
+
+RANKS_UNMETERED = (
+    "no meter of this system sees all ranks and nothing else; `--power-watts` takes what a wall meter shows"
+)
 
 
 @dataclass
@@ -50,6 +55,12 @@ class Context:
         return self.job.setting.spec
 
     @property
+    def deadline(self) -> float:
+        """Of the clock: when the phase is to end with what it has."""
+        started, seconds = self.job.started, self.job.early_end_seconds
+        return math.inf if started is None or seconds is None else started + seconds
+
+    @property
     def profile(self) -> Profile:
         return self.job.setting.profile
 
@@ -75,11 +86,17 @@ class Context:
     @cached_property
     def meter(self) -> Meter:
         setting = self.job.setting
+        meter: Meter
         if setting.ranks > 1 and setting.power_watts is None:
-            return Unmetered(
-                "no meter of this system sees all ranks and nothing else; --power-watts takes what a wall meter shows"
-            )
-        return open_meter(setting.device, setting.power_watts, monotonic)
+            meter = Unmetered(RANKS_UNMETERED)
+        else:
+            meter = open_meter(setting.device, setting.wall_power, monotonic)
+        return Dated(meter, utc_seconds)
+
+    @property
+    def idle_meter(self) -> Meter:
+        """The meter for while the machine does nothing."""
+        return Dated(open_idle_meter(self.meter, self.job.setting.wall_power, monotonic), utc_seconds)
 
     @contextlib.contextmanager
     def trainer(self) -> Iterator[Trainer]:
@@ -92,7 +109,9 @@ class Context:
             batches = TrainingBatches(self.spec, images, labels, job.batch_size, job.seed, self.backend.group)
         self.loader_bytes += self.spec.measuring.prefetch_batches * batches.batch_bytes
         with batches.prefetched() as prefetched:
-            self.trained = Trainer(self.backend, self.spec, iter(prefetched), job.batch_size, monotonic)
+            self.trained = Trainer(
+                self.backend, self.spec, iter(prefetched), job.batch_size, monotonic, deadline=self.deadline
+            )
             yield self.trained
         self.trained.batches = map(batches.batch, count(self.trained.step_number))  # no longer made ahead
 

@@ -1,5 +1,6 @@
 """What a phase process is handed, and the outcome that it leaves."""
 
+import errno
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,6 +8,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
+from shared_spec.errors import UserError
+from shared_spec.machine import topology
+from shared_spec.machine.energy import wall
+from shared_spec.machine.energy.wall import WallPower
+from shared_spec.platform import Threads
+from shared_spec.ranks import World
 from shared_spec.results import privacy
 from shared_spec.results.format import FailureKind
 from shared_spec.results.measurements import Stop
@@ -14,6 +21,11 @@ from shared_spec.workload.spec import Profile, Spec, parse_spec
 
 EXIT_USER_ERROR = 3
 """Exit status of a phase process that cannot run at all here; its last line of stderr says why."""
+
+RESERVE = "reserve"
+"""File that keeps room for outcomes on a disk that others fill."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CoreKind = Literal["performance", "all"]
 
 PARENT_ENV = "DEIT_BENCH_PARENT"
 """Process id of the `run` that a rank belongs to."""
@@ -25,8 +37,10 @@ class Setting:
 
     Attributes:
         stop: whether a full training ends at the target or after all epochs.
-        power_watts: what a wall meter shows, where the user reads one.
+        power_watts: what --power-watts says of a wall meter, where the user has one.
         ranks: how many processes train together.
+        cores: which kind of cores a CPU run is for, "performance" or "all" ("performance" is all where they are alike).
+        threads: compute threads of each process on a CPU, where the user chose.
         rank_timeout: seconds of silence after which a rank is given up.
     """
 
@@ -36,13 +50,39 @@ class Setting:
     engine: str
     precision: str
     stop: Stop = "epochs"
-    power_watts: float | None = None
+    power_watts: str | None = None
     ranks: int = 1
+    cores: CoreKind = "performance"
+    threads: int | None = None
     rank_timeout: float = shared_ranks.DEFAULT_TIMEOUT
+
+    @property
+    def wall_power(self) -> WallPower | None:
+        """What a wall meter shows; None where there is none."""
+        return None if self.power_watts is None else wall.parse(self.power_watts)
 
     @property
     def profile(self) -> Profile:
         return self.spec.profile(self.profile_name)
+
+    def compute_threads(self, world: World = World()) -> Threads:  # noqa: B008  (it cannot be changed)
+        """The compute threads of each process.
+
+        Args:
+            world: where this process is one of the ranks, which may be on other hosts too.
+
+        Raises:
+            UserError: more are asked for than this machine runs.
+        """
+        here = world.local_size if 1 < world.size == self.ranks else self.ranks
+        return topology.threads(here, self.cores, self.threads)
+
+    def take_cores(self, part: int, parts: int) -> None:
+        """Keep this process to its part of the cores that the run is for: on a GPU, of all."""
+        if self.device == "cpu":
+            topology.take_core_share(part, parts, self.cores, self.threads)
+        else:
+            topology.take_core_share(part, parts)
 
 
 @dataclass(frozen=True)
@@ -66,6 +106,16 @@ class OutcomeFile:
             return "ok"
         return "failed" if self.failed.exists() else None
 
+    def is_whole(self) -> bool:
+        """Whether an outcome of a phase that ended well is there and can be read; one that cannot is removed."""
+        if self.status != "ok":
+            return False
+        try:
+            return isinstance(self.read(), dict)
+        except UserError:
+            self.remove()
+            return False
+
     def read(self) -> dict[str, Any]:
         """The outcome of a phase that has ended, well or not."""
         outcome: dict[str, Any] = files.read(self.path if self.status == "ok" else self.failed)
@@ -74,8 +124,22 @@ class OutcomeFile:
     def write(self, outcome: dict[str, Any]) -> None:
         """Write the outcome, atomically, in place of any other."""
         well = outcome["status"] == "ok"
-        files.write(self.path if well else self.failed, outcome)
+        path = self.path if well else self.failed
+        try:
+            files.write(path, outcome)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not self._give_up_reserve():
+                raise
+            files.write(path, outcome)
         (self.failed if well else self.path).unlink(missing_ok=True)
+
+    def _give_up_reserve(self) -> bool:
+        """Make room on a full disk; whether there was any left to make."""
+        for folder in (self.path.parent, self.path.parent.parent):
+            if (folder / RESERVE).exists():
+                (folder / RESERVE).unlink()
+                return True
+        return False
 
     def remove(self) -> None:
         """Forget the outcome."""
@@ -93,6 +157,7 @@ class Job:
         data: folder of the real files, or None for the synthetic stand-in.
         checkpoint: file that a full training keeps itself in.
         started: when the process was started, by the one clock.
+        early_end_seconds: after so many from its start the phase ends with what it has; None: it takes its time.
     """
 
     phase: str
@@ -105,6 +170,7 @@ class Job:
     outcome: OutcomeFile
     checkpoint: Path
     started: float | None = None
+    early_end_seconds: float | None = None
 
     @property
     def file(self) -> Path:

@@ -6,10 +6,12 @@ import re
 import select
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -18,6 +20,7 @@ from shared_spec.errors import UserError
 from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
+from shared_spec.run.child import TOO_SLOW
 from shared_spec.run.events import Listener, last_words
 from shared_spec.run.job import PARENT_ENV, Failure, Job
 
@@ -25,8 +28,11 @@ GRACE = 3.0
 """Seconds that the other ranks, and the launcher, have to notice that one has ended."""
 
 
-def run_ranks(platform: Platform, job: Job, progress: Progress) -> Failure | None:
+def run_ranks(platform: Platform, job: Job, progress: Progress, seconds: float | None = None) -> Failure | None:
     """Run one phase in `job.setting.ranks` processes on this host; all have ended when this returns.
+
+    Args:
+        seconds: how long they may take; None: as long as they like.
 
     Returns:
         None where rank 0 has written the outcome, otherwise why it has not.
@@ -35,38 +41,51 @@ def run_ranks(platform: Platform, job: Job, progress: Progress) -> Failure | Non
         UserError: a rank cannot run at all here.
     """
     replace(job, started=monotonic()).write()
-    setting, pipe = job.setting, job.file.with_suffix(".events")
-    words = ["-m", platform.package, "_phase", str(job.file), str(pipe)]
+    setting = job.setting
     timeout = str(setting.rank_timeout)
     env = {**os.environ, **job.worker_env, ranks.TIMEOUT_ENV: timeout, PARENT_ENV: str(os.getpid())}
-    with _pipe(pipe) as reading, job.log.open("w") as output:
+    with _pipe() as (pipe, reading), job.log.open("w") as output:
+        words = ["-m", platform.package, "_phase", str(job.file), str(pipe)]
         processes = [
-            subprocess.Popen(
-                [*start.arguments], stdin=subprocess.PIPE, stdout=output, stderr=output, env={**env, **start.env}
-            )
+            _started(platform, start.arguments, {**env, **start.env}, output)
             for start in platform.launch(setting.ranks, setting.device, words)
         ]
         watch = _Watch(job, reading, processes, progress)
         try:
-            watch.until_end()
+            watch.until_end(seconds)
         finally:
             watch.kill()
     return None if job.outcome.status else _failure(platform, job, watch)
 
 
-@contextmanager
-def _pipe(path: Path) -> Iterator[int]:
-    """A named pipe to read from: launchers pass no descriptors on. The end held open here keeps it from ending."""
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
-    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    writing = os.open(path, os.O_WRONLY)
+def _started(
+    platform: Platform, arguments: list[str], env: dict[str, str], output: IO[str]
+) -> "subprocess.Popen[bytes]":
     try:
-        yield reading
-    finally:
-        os.close(reading)
-        os.close(writing)
-        path.unlink()
+        return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env)
+    except OSError as error:
+        raise UserError(
+            f"--nproc: {Path(arguments[0]).name} cannot be started ({error.strerror}): it is not in this environment; "
+            f"run `make setup-{platform.make_target}`."
+        ) from error
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[Path, int]]:
+    """A named pipe to read from: launchers pass no descriptors on. The end held open here keeps it from ending.
+
+    It lies where temporary files do: a file system for results need not have pipes.
+    """
+    with tempfile.TemporaryDirectory(prefix="deit-bench-") as folder:
+        path = Path(folder) / "events"
+        os.mkfifo(path)
+        reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        writing = os.open(path, os.O_WRONLY)
+        try:
+            yield path, reading
+        finally:
+            os.close(reading)
+            os.close(writing)
 
 
 class _Watch:
@@ -75,16 +94,19 @@ class _Watch:
     Attributes:
         statuses: exit statuses of the processes that ended by themselves, by their place among those started.
         stalled: nothing has moved for the timeout.
+        over_time: they took longer than they may.
     """
 
     def __init__(self, job: Job, reading: int, processes: list[subprocess.Popen[bytes]], progress: Progress) -> None:
         self.job, self.reading, self.processes = job, reading, processes
         self.listener = Listener(progress)
         self.statuses: dict[int, int] = {}
-        self.stalled = False
+        self.stalled = self.over_time = False
 
-    def until_end(self) -> None:
-        last_event, failed_since = monotonic(), None
+    def until_end(self, seconds: float | None = None) -> None:
+        """Listen until there is no more to wait for, `seconds` at most."""
+        begun = last_event = monotonic()
+        failed_since = None
         while not self._all_have_ended():
             if select.select([self.reading], [], [], 0.2)[0] and (data := os.read(self.reading, 1 << 16)):
                 last_event = monotonic()
@@ -94,7 +116,8 @@ class _Watch:
                 failed_since = now
             # The ranks' own watchdogs come first: they know more.
             self.stalled = now - last_event > self.job.setting.rank_timeout + GRACE
-            if self.stalled or (failed_since is not None and now - failed_since > GRACE):
+            self.over_time = seconds is not None and now - begun > seconds
+            if self.stalled or self.over_time or (failed_since is not None and now - failed_since > GRACE):
                 return
 
     def _all_have_ended(self) -> bool:
@@ -157,6 +180,8 @@ def _death(rank: int, status: int) -> Failure:
 
 def _failure(platform: Platform, job: Job, watch: _Watch) -> Failure:
     """The first cause of a failure: a rank that was killed, else what the first rank to fail has reported."""
+    if watch.over_time:
+        return Failure("too_slow", TOO_SLOW)
     reports = _reports(job)
     deaths = list(watch.statuses.items())
     if platform.death:

@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from shared_spec import ranks
+from shared_spec import places, ranks
 from shared_spec.data import cifar100
 from shared_spec.data.dataset import Identity
 from shared_spec.errors import UserError
@@ -28,12 +28,12 @@ from shared_spec.measure.convergence import load_checkpoint
 from shared_spec.ranks import ALONE, Group
 from shared_spec.results import format, verdicts
 from shared_spec.results.format import Result
-from shared_spec.run import phases, result, worker
-from shared_spec.run.folder import RunFolder
+from shared_spec.run import awake, fitness, phases, result, worker
+from shared_spec.run.folder import RESERVE_BYTES, RunFolder
 from shared_spec.run.job import Job
-from shared_spec.run.plan import Plan, Planned
+from shared_spec.run.plan import EARLY_END_SHARE, Plan, Planned
 from shared_spec.run.request import Request
-from shared_spec.run.screen import Display, PlannedRow
+from shared_spec.run.screen import Display, PlannedRow, duration
 from shared_spec.run.start import Starter
 from shared_spec.workload import params
 
@@ -44,18 +44,26 @@ def execute(request: Request, display: Display, group: Group = ALONE) -> tuple[P
     Raises:
         UserError: data, device or engine cannot be had; nothing has been written to the results folder then.
     """
+    fitness.refuse(request.platform, request.setting, request.emulated)
+    places.check_results(request.out, needed_bytes(request))
+    foreign_share = watch.foreign_share(monotonic)
     data, warnings = _located(request, display.live)
     identity = _agreed_identity(group, data, request)
     folder = RunFolder(request, identity.checksums)
-    with folder.locked():
+    with folder.locked() as unlocked, awake.kept(display.note):
         record = folder.open_record(request.setting.device, request.fresh)
-        warnings += record["warnings"]
+        warnings += [*record["warnings"], *([unlocked] if unlocked else [])]
+        warnings += fitness.cautions(request.platform, request.setting.device, record["environment"])
         run = Run(request, display, folder, data, group)
         for text in warnings:
             display.warn(text)
         run.show_plan(record["created"])
+        run.show_how_busy(foreign_share())
+        for lack in fitness.lacks(request.setting, record["environment"], record["state_before"]):
+            display.note(str(lack))
         run.to_the_end()
         ranks.agreed(group, None)  # tells the other ranks that there is no more to do
+        folder.give_up_reserve()
         built = result.build(request, run.plan, folder, record, identity, warnings)
         path = format.write(built, request.out)
         if request.keep_weights:
@@ -63,6 +71,19 @@ def execute(request: Request, display: Display, group: Group = ALONE) -> tuple[P
         if len(run.plan.kept) == len(run.plan.processes):
             folder.clear()
     return path, built
+
+
+BUSY_SLOWDOWN = 4.0
+"""How much longer a run takes for all of the processor that others take: on two cores with two other busy processes 37
+minutes instead of 7, as the threads of a step wait for the one that had to stop."""
+
+
+def needed_bytes(request: Request) -> int:
+    """Room that a run takes in the results folder: outcomes and logs, and checkpoints of a training, an old and a new."""
+    setting = request.setting
+    trained = phases.CONVERGENCE in request.planned_phases
+    kept = setting.profile.convergence_repeats * (3 + request.keep_weights) + 3 if trained else 0
+    return RESERVE_BYTES + (4 << 20) + 4 * params.count(setting.spec) * kept
 
 
 class Run:
@@ -76,7 +97,7 @@ class Run:
         self.request, self.display, self.folder, self.group = request, display, folder, group
         self.plan = Plan(request)
         for planned in self.plan.processes:
-            if folder.outcome(planned).status == "ok":
+            if folder.outcome(planned).is_whole():
                 self.plan.keep(planned)
         self.watch = Watch(request.setting.device, _meter_to_show(request), monotonic)
         self.starter = Starter(request, folder, data, group, self._progress)
@@ -101,6 +122,18 @@ class Run:
             heading += f", {setting.ranks} ranks, global batch {request.batch_size}"
         rows = [PlannedRow(p.title, self.plan.estimate(p), p in kept) for p in self.plan.processes]
         self.display.plan(heading, rows, self.plan.remaining)
+
+    def show_how_busy(self, foreign_share: float | None) -> None:
+        """Say what the plan is worth on a machine on which others work, and what helps."""
+        if foreign_share is None or foreign_share <= watch.FOREIGN_SHARE:
+            return
+        words = f"this machine is busy: other processes take {foreign_share:.0%} of its processor."
+        if self.request.setting.device == "cpu":
+            longer = self.plan.remaining * (1 + BUSY_SLOWDOWN * foreign_share)
+            words += f" On one so busy all this takes about {duration(longer)}, and its figures are not the machine's."
+        else:
+            words += " The device may wait for the host then."
+        self.display.warn(f"{words} Waiting, or closing other programs, helps.")
 
     def to_the_end(self) -> None:
         """Run what is left, and repeats until the figures are known closely enough."""
@@ -133,25 +166,36 @@ class Run:
         self._under_way = planned
         self.display.phase_starts(planned.title, self.plan.estimate(planned))
         self.plan.begin(planned)
+        limit = self.plan.limit(planned)
         self.watch.start()
         try:
-            self.starter.run(planned)
+            self.starter.run(planned, limit)
         finally:
             conditions = self.watch.stop()
             self.display.close()
         if self.group is not ALONE:
             conditions["cpu_foreign_share"] = None  # other ranks on this host cannot be told from strangers
         file = self.folder.outcome(planned)
-        outcome = format.parse_outcome({**file.read(), "conditions": conditions})
+        content = file.read()
+        if limit is not None and content["seconds"] > EARLY_END_SHARE * limit and not planned.phase.runs_to_its_end:
+            conditions["ended_early"] = True
+        outcome = format.parse_outcome({**content, "conditions": conditions})
         file.write(outcome.to_dict())
         measured = outcome.measurements
         self._note_figure(planned, measured)
+        before = self.plan.remaining - self.plan.estimate(planned)
         seconds = self.plan.end(planned, measured)
         verdict = "" if measured is None else planned.phase.verdict(measured, self.request.setting.spec)
         verdict += "" if measured is None else verdicts.of_checks(measured)
         self.display.phase_ends(planned.title, seconds, outcome.reason, verdict)
         for text in watch.warnings({planned.title: conditions}):
             self.display.warn(text)
+        if planned.phase.flops and measured is not None and self._is_corrected(before):
+            self.display.note(f"By this rate the rest takes about {duration(self.plan.remaining)}.")
+
+    def _is_corrected(self, before: float) -> bool:
+        """Whether what is left takes another time than was thought `before`, by more than a fifth."""
+        return abs(self.plan.remaining - before) > 0.2 * before
 
     def _progress(self, done: float, text: str, **figures: float) -> None:
         """Pass on what a phase process tells, with the power that the parent sees."""
@@ -165,6 +209,12 @@ class Run:
             if planned.phase is phases.CONVERGENCE:
                 state, _ = load_checkpoint(self.folder.checkpoint(planned))
                 weights = {name: state[f"param/{name}"] for name in params.shapes(self.request.setting.spec)}
+                trained = self.folder.outcome(planned).read()["measurements"]["final_params"]
+                if params.fingerprint(weights) != trained:
+                    self.display.warn(
+                        f"the weights of {planned.title} could not be kept: its last checkpoint is missing"
+                    )
+                    continue
                 kept = path.with_name(f"{path.stem}-{planned.repeat + 1}.safetensors")
                 params.save(weights, kept)
                 self.display.note(f"Weights: {kept}")
@@ -194,7 +244,12 @@ def _located(request: Request, progress: bool) -> tuple[Path | None, list[str]]:
         path = cifar100.locate(request.data, progress)
     except cifar100.Unavailable as error:
         return None, [f"{error} Measured on the synthetic stand-in instead of CIFAR-100."]
-    return path, [] if path else ["measured on the synthetic stand-in, as asked, not on CIFAR-100"]
+    if path is None:
+        return None, ["measured on the synthetic stand-in, as asked, not on CIFAR-100"]
+    cached = cifar100.cache_folder()
+    if path.is_relative_to(cached) and not places.is_usual(cached):
+        return path, [f"no home folder takes files: CIFAR-100 is kept in {cached}, which may go with the next restart"]
+    return path, []
 
 
 def _agreed_identity(group: Group, data: Path | None, request: Request) -> Identity:
@@ -209,7 +264,9 @@ def _agreed_identity(group: Group, data: Path | None, request: Request) -> Ident
 
 def _meter_to_show(request: Request) -> Meter:
     """What the screen's watts come from. A GPU's are read without a meter: sampling them twice would disturb."""
-    device, power_watts = request.setting.device, request.setting.power_watts
-    if device == "cuda" and power_watts is None:
+    device, power = request.setting.device, request.setting.wall_power
+    if power is not None and power.load is None:
+        power = None  # a plug's log is not read before the end
+    if device == "cuda" and power is None:
         return Unmetered("the state of the GPU tells its power")
-    return open_meter(device, power_watts, monotonic)
+    return open_meter(device, power, monotonic)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from shared_spec.conformance.checks import run_checks
-from shared_spec.machine.energy.meter import Unmetered
 from shared_spec.measure import inference, matmul_peak, training
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
@@ -55,6 +54,7 @@ class Phase:
         search: what runs in a process is one try of one batch size, and the parent looks for the largest.
         figure: has to be known to within measuring.interval_tolerance, so that there may be more repeats.
         proof: checks of what was timed, made when nothing is timed any more.
+        runs_to_its_end: it cannot end earlier with less, and is stopped at its limit of time alone.
         flops: floating-point operations per second that the phase has seen; better than a guess to plan with.
     """
 
@@ -69,6 +69,7 @@ class Phase:
     figure: Callable[[Any], float] | None = None
     flops: Callable[[Any], float] | None = None
     proof: Proof | None = None
+    runs_to_its_end: bool = False
 
 
 def _conformance(context: Context) -> Measured:
@@ -94,10 +95,7 @@ def _ceiling_seconds(pace: Pace) -> float:
 
 
 def _training(context: Context) -> Measured:
-    meter = context.meter
-    if context.job.setting.power_watts is not None:
-        meter = Unmetered("--power-watts is the power while training; nobody said what it is when idle")
-    idle = training.measure_idle(meter, context.profile.idle_seconds)
+    idle = training.measure_idle(context.idle_meter, context.profile.idle_seconds)
     with context.trainer() as trainer:
         return training.measure_training(trainer, context.profile, idle, context.meter, context.progress)
 
@@ -115,7 +113,14 @@ def _training_seconds(pace: Pace) -> float:
 def _latency(context: Context) -> Measured:
     images = context.test_images()
     return inference.measure_latency(
-        context.backend, images, context.spec, context.profile, monotonic, context.progress, context.seen.append
+        context.backend,
+        images,
+        context.spec,
+        context.profile,
+        monotonic,
+        context.progress,
+        context.deadline,
+        context.seen.append,
     )
 
 
@@ -131,7 +136,14 @@ def _latency_seconds(pace: Pace) -> float:
 def _inference(context: Context) -> Measured:
     images = context.test_images()
     return inference.measure_inference(
-        context.backend, images, context.spec, context.profile, monotonic, context.progress, context.seen.append
+        context.backend,
+        images,
+        context.spec,
+        context.profile,
+        monotonic,
+        context.progress,
+        context.deadline,
+        context.seen.append,
     )
 
 
@@ -166,10 +178,12 @@ def _convergence_seconds(pace: Pace) -> float:
     return pace.start(programs=1.25) + spec.training.epochs * epoch
 
 
-CONFORMANCE = Phase("conformance", _conformance, _conformance_seconds, verdicts.conformance, ranks="all")
+CONFORMANCE = Phase(
+    "conformance", _conformance, _conformance_seconds, verdicts.conformance, ranks="all", runs_to_its_end=True
+)
 CEILING = Phase(
-    "ceiling", _ceiling, _ceiling_seconds, verdicts.ceiling, ranks="one", flops=_matmul_peak,
-    proof=proof.ceiling,
+    "ceiling", _ceiling, _ceiling_seconds, verdicts.ceiling,
+    ranks="one", flops=_matmul_peak, runs_to_its_end=True, proof=proof.ceiling,
 )  # fmt: skip
 TRAINING = Phase(
     "training", _training, _training_seconds, verdicts.training,
@@ -185,11 +199,11 @@ INFERENCE = Phase(
 )  # fmt: skip
 MAX_BATCH = Phase(
     "max_batch", _max_batch, _max_batch_seconds, verdicts.max_batch, with_memory=True, search=True,
-    proof=proof.max_batch,
+    runs_to_its_end=True, proof=proof.max_batch,
 )  # fmt: skip
 CONVERGENCE = Phase(
     "convergence", _convergence, _convergence_seconds, verdicts.convergence, repeats=trainings, ranks="all",
-    proof=proof.convergence,
+    runs_to_its_end=True, proof=proof.convergence,
 )  # fmt: skip
 
 PHASES = (CONFORMANCE, CEILING, TRAINING, LATENCY, INFERENCE, MAX_BATCH, CONVERGENCE)

@@ -14,6 +14,10 @@ from shared_spec.workload.spec import Profile
 
 TRAINING_SHARE = 0.5
 """What a training step is thought to reach of the rate of matrix products alone."""
+LIMIT_MARGIN_SECONDS = 300.0
+"""What a phase may take beside the multiple of its estimate."""
+EARLY_END_SHARE = 0.5
+"""Part of the limit after which a phase ends with what it has."""
 TOO_EARLY = 0.05
 """Part of a phase below which its speed so far tells nothing of its end."""
 
@@ -69,7 +73,7 @@ class Plan:
         self._succeeded: dict[Planned, bool] = {}
         self._seconds: dict[Planned, float] = {}
         self._begun = 0.0
-        self._estimate_at(guessed_flops(request.setting.device))
+        self._estimate_at(guessed_flops(request.setting.device, request.setting.precision))
 
     def _estimate_at(self, flops: float) -> None:
         setting = self._request.setting
@@ -80,6 +84,15 @@ class Plan:
     def estimate(self, planned: Planned) -> float:
         """Seconds that a phase process takes."""
         return self._seconds[planned]
+
+    def limit(self, planned: Planned) -> float | None:
+        """Seconds after which a phase process is stopped; None: it may take as long as it likes.
+
+        It is a multiple of the estimate, which is that of a repeat seen before where there was one, and some minutes:
+        a guess can be far off, and a process takes a while to start on any machine.
+        """
+        factor = self._request.time_limit
+        return factor * self._seconds[planned] + LIMIT_MARGIN_SECONDS if factor > 0 else None
 
     @property
     def waiting(self) -> list[Planned]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from shared_spec.measure.clock import monotonic
+from shared_spec.measure.clock import Clock, monotonic
 from shared_spec.run.plan import Left
 
 
@@ -85,13 +85,22 @@ class Display:
         """Take away what is there only for the moment; safe to call at any time."""
 
 
-class Screen(Display):
-    """For people."""
+QUIET_SECONDS = 30.0
+"""Where no bar moves, a line says so often how far a phase is."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(live=console.is_terminal)
-        self.console = console
+
+class Screen(Display):
+    """For people.
+
+    Args:
+        live: whether a bar may move; where it is left out, on a terminal.
+    """
+
+    def __init__(self, console: Console, live: bool | None = None, clock: Clock = monotonic) -> None:
+        super().__init__(live=console.is_terminal if live is None else live)
+        self.console, self._clock = console, clock
         self._bar: Progress | None = None
+        self._spoken = clock()
 
     def note(self, text: str) -> None:
         self.console.print(escape(text), soft_wrap=True, highlight=False)
@@ -110,6 +119,7 @@ class Screen(Display):
 
     def phase_starts(self, title: str, seconds: float) -> None:
         if not self.live:
+            self._spoken = self._clock()
             self.note(f"{title}: started, about {duration(seconds)}")
             return
         columns = (
@@ -123,10 +133,13 @@ class Screen(Display):
         self._bar.start()
 
     def progress(self, title: str, done: float, text: str, figures: Mapping[str, float], left: Left) -> None:
-        if self._bar is None:
-            return
         eta = f"{duration(left.phase)} left, {duration(left.run)} in all"
         words = ", ".join(part for part in (text, in_words(figures)) if part)
+        if self._bar is None:
+            if self._clock() - self._spoken >= QUIET_SECONDS:
+                self._spoken = self._clock()
+                self.note(f"{title}: {done:.0%}, {words}; {eta}")
+            return
         self._bar.update(self._bar.task_ids[0], completed=done, eta=eta, text=escape(words))
 
     def phase_ends(self, title: str, seconds: float, failure: str | None, verdict: str) -> None:

@@ -12,12 +12,12 @@ from shared_spec.measure.clock import monotonic
 from shared_spec.ranks import Group
 from shared_spec.results.format import Failed, TryDone
 from shared_spec.results.measurements import MaxBatch, Try
-from shared_spec.run import max_batch, worker
-from shared_spec.run.child import UNLIMITED, Limits, run_child
+from shared_spec.run import max_batch, phases, worker
+from shared_spec.run.child import TOO_SLOW, UNLIMITED, Limits, run_child
 from shared_spec.run.folder import RunFolder
 from shared_spec.run.job import Failure, Job
 from shared_spec.run.launch import run_ranks
-from shared_spec.run.plan import Planned
+from shared_spec.run.plan import EARLY_END_SHARE, Planned
 from shared_spec.run.request import Request
 
 
@@ -35,26 +35,31 @@ class Starter:
     ) -> None:
         self.request, self.folder, self.data, self.group, self.progress = request, folder, data, group, progress
 
-    def run(self, planned: Planned) -> None:
+    def run(self, planned: Planned, limit: float | None = None) -> None:
         """Run a phase to its end.
+
+        Args:
+            limit: seconds after which it is stopped; after half of them it ends with what it has.
 
         Raises:
             UserError: it cannot run at all here; or it failed in this process, and what has become of the other ranks
                 is not known.
         """
         job = self._job(planned, self.request.batch_size)
+        if limit is not None:
+            job = replace(job, early_end_seconds=EARLY_END_SHARE * limit)
         if planned.phase.search:
             self._search(planned, job)
         elif self.group.size > 1:
-            self._run_here(job)
+            self._run_here(replace(job, started=monotonic()))
         else:
-            self._run_apart(job)
+            self._run_apart(job, Limits(seconds=limit))
 
     def _job(self, planned: Planned, batch_size: int, part: str = "") -> Job:
         platform, setting = self.request.platform, self.request.setting
         if planned.phase.ranks != "all":
             setting = replace(setting, ranks=1)
-        worker_env = platform.worker_env(setting.device, setting.engine, setting.ranks)
+        worker_env = platform.worker_env(setting.device, setting.engine, setting.compute_threads(platform.world()))
         if self.group.size > 1:  # the phase runs here, with what this process was started with
             worker_env = {name: os.environ.get(name, "") for name in worker_env}
         return Job(
@@ -74,11 +79,21 @@ class Starter:
         job.forget()
         start = monotonic()
         if job.setting.ranks > 1:
-            failure = run_ranks(self.request.platform, job, self.progress)
+            failure = run_ranks(self.request.platform, job, self.progress, limits.seconds)
         else:
             failure = run_child(self.request.platform, job, self.progress, limits)
         if failure is not None:
+            if failure.reason == TOO_SLOW and limits.seconds is not None:
+                failure = failure._replace(reason=f"{TOO_SLOW} ({limits.seconds:,.0f} s); {self._way_out(job)}")
             job.keep(failure.part(), monotonic() - start)
+
+    def _way_out(self, job: Job) -> str:
+        if self.request.phases and phases.BY_NAME[job.phase].search:
+            return "a try of one batch size has no more"
+        return (
+            f"that is {self.request.time_limit:g} times its estimate and five minutes, on a machine that is busy or slow: "
+            "close other programs, or give it more with --time-limit (0: no limit)"
+        )
 
     def _run_here(self, job: Job) -> None:
         """Run a phase in this process, rank 0, and have the other ranks run it too."""
@@ -105,22 +120,23 @@ class Starter:
         """Search for the largest batch, a process a try; finished tries of an earlier start are kept."""
         setting, start = job.setting, monotonic()
         bound = max_batch.memory_bound(setting.device, self.request.memory_share)
-        limits = Limits(bound, setting.profile.max_batch_seconds)
         outcomes: list[TryDone | Failed] = []
 
         def attempt(batch_size: int) -> Try:
+            nonlocal bound
             self.progress(0.0, f"batch {batch_size}")
             one = self._job(planned, batch_size, f".batch-{batch_size}")
             if one.outcome.status is None:
-                self._run_apart(one, limits)
+                self._run_apart(one, Limits(bound, setting.profile.max_batch_seconds))
             content = one.outcome.read()
             kind: type[TryDone | Failed] = TryDone if content["status"] == "ok" else Failed
             outcomes.append(schema.parse(kind, content))
+            bound = max_batch.tightened(bound, outcomes[-1])
             return max_batch.classify(batch_size, outcomes[-1])
 
         smallest = setting.spec.training.batch_size
         largest = min(self.request.largest_batch, setting.spec.data.train_images)
-        found = max_batch.search(attempt, smallest, largest, bound)
+        found = max_batch.search(attempt, smallest, largest, lambda: bound)
         if found.batch_size is None:
             last = outcomes[-1]
             part = Failure(last.failure or "fault", f"not even batch {smallest} trains: {last.reason}").part()

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 
 from shared_spec import files, ranks
-from shared_spec.backend import Backend, OutOfMemory
+from shared_spec.backend import Backend, DeviceWatchdog, OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.machine import topology
+from shared_spec.machine import memory
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
@@ -33,6 +33,7 @@ def main(platform: Platform, job_file: Path, event_descriptor: int) -> int:
     _die_with_parent()
     job = Job.read(job_file)
     start = monotonic() if job.started is None else job.started
+    job.setting.take_cores(0, 1)
     try:
         part = perform(platform, job, reporter(os.fdopen(event_descriptor, "w", buffering=1)))
     except UserError as error:
@@ -53,7 +54,7 @@ def main_of_rank(platform: Platform, job_file: Path, event_pipe: Path) -> int:
     """
     _die_with(int(os.environ[PARENT_ENV]))
     job, world = Job.read(job_file), platform.world()
-    topology.take_core_share(world.local_rank, world.local_size)
+    job.setting.take_cores(world.local_rank, world.local_size)
     start = monotonic()
 
     def report(kind: FailureKind | None, reason: str) -> None:
@@ -95,9 +96,9 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     """Run the phase, alone or as one of its ranks; return its part of the outcome."""
     entered, phase, setting = monotonic(), phases.BY_NAME[job.phase], job.setting
     progress(0.0, "starting")
-    before_framework = psutil.Process().memory_info().rss
+    before_framework = memory.resident_bytes()
     backend = make_backend(platform, setting.spec, setting.device, setting.precision, setting.engine)
-    built, before_model = monotonic(), psutil.Process().memory_info().rss
+    built, before_model = monotonic(), memory.resident_bytes()
     if phase.ranks == "all" and backend.group.size != setting.ranks:
         raise UserError(f"{setting.ranks} ranks were asked for, and {backend.group.size} came together.")
     context = Context(backend, job, progress)
@@ -136,6 +137,8 @@ def failure_of(error: Exception) -> Failure:
     """Why a phase failed that raised `error`."""
     if isinstance(error, OutOfMemory | MemoryError):
         return Failure("out_of_memory", f"out of memory: {error}")
+    if isinstance(error, DeviceWatchdog):
+        return Failure("watchdog", str(error))
     if isinstance(error, ranks.RanksApart):
         return Failure("ranks", str(error))
     return Failure("fault", f"{type(error).__name__}: {error}")
@@ -157,7 +160,12 @@ def connect(platform: Platform, device: str) -> ranks.Group:
     Raises:
         UserError: the framework is not installed, or cannot connect ranks on this device.
     """
-    group: ranks.Group = _imported(platform, platform.group)(device)
+    make = _imported(platform, platform.group)
+    try:
+        group: ranks.Group = make(device)
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise UserError(f"{ranks.stale(platform.launcher_env)} The ranks cannot be connected: {words}") from error
     return group
 
 

@@ -158,6 +158,11 @@ def load(spec: Spec, path: Path) -> Params:
         # Not only SafetensorError: that is what a dtype NumPy does not know (bfloat16, float8) comes out as.
         raise UserError(f"{path}: is not a safetensors file of float32 arrays ({error}).") from error
     check(spec, values, str(path))
+    if wrong := [name for name, value in values.items() if not np.isfinite(value).all()]:
+        raise UserError(
+            f"{path}: {wrong[0]} has values that are no numbers ({len(wrong)} parameters in all), as after a training that "
+            "diverged; give weights of another."
+        )
     return values
 
 

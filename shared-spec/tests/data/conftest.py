@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import pooch
 import pytest
 from fake_cifar100 import CONTENTS, official
 
@@ -26,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of this test's own, and no variable that points elsewhere."""
     monkeypatch.delenv("CIFAR100_DIR", raising=False)
     folder = tmp_path / "cache"
-    monkeypatch.setattr(pooch, "os_cache", lambda project: folder / project)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "deit-bench" / "cifar-100-python"
 
 

@@ -4,6 +4,7 @@ import getpass
 import socket
 
 import pytest
+from results.test_format import EXAMPLE
 
 from shared_spec.results.privacy import scrub
 
@@ -32,3 +33,57 @@ def test_host_and_user_are_hidden_everywhere(monkeypatch: pytest.MonkeyPatch) ->
         "a": ["run by (hidden) on (hidden)", 3, None],
         "b": {"c": "Lovelace is a surname"},
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("LD_PRELOAD=/opt/a.so:/home/ada/lib/b.so", "LD_PRELOAD=a.so:b.so"),
+        ("cannot open /home/ada", "cannot open ~"),
+        ("in /Users/ada: no space", "in ~: no space"),
+        ("see file:///home/ada/x.html", "see x.html"),
+        ("caf\udce9.npy", "caf\\udce9.npy"),
+    ],
+)
+def test_no_path_leads_home(text: str, clean: str) -> None:
+    assert scrub(text) == clean
+
+
+OURS = (
+    "wall",
+    "apple",
+    "torch",
+    "norm",
+    "head",
+    "fits",
+    "batch",
+    "quick",
+    "keras",
+    "cuda",
+    "Linux",
+    "docker",
+    "latency",
+)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_name_that_is_our_own_word_changes_no_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example has every phase and every kind of text that a result has."""
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    monkeypatch.setattr(getpass, "getuser", lambda: name)
+    clean = scrub(EXAMPLE)
+    assert clean == EXAMPLE
+    words = f"head.weight, wall-meter and apple: {name} fits; Fit or Not fit"
+    assert scrub(words) == words
+    for text in (f"ssh {name}@{name}.local", f"http://{name}:80/x", f"by user {name}"):
+        assert "(hidden)" in scrub(text)
+        assert name not in scrub(text).replace("(hidden)", "")
+
+
+def test_another_name_is_hidden_as_a_whole_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "turing.example.org")
+    monkeypatch.setattr(getpass, "getuser", lambda: "hopperson")
+    assert (
+        scrub("turing-2 and turing.example.org, xhopperson, hopperson's")
+        == "(hidden)-2 and (hidden), xhopperson, (hidden)'s"
+    )
