@@ -17,6 +17,7 @@ from shared_spec.conformance.losses import Losses, compute_losses
 from shared_spec.data import synthetic
 from shared_spec.data.batches import HostBatch, TrainingBatches
 from shared_spec.measure import inference
+from shared_spec.measure.clock import monotonic
 from shared_spec.measure.seen import Handful, Seen
 from shared_spec.measure.training import Trainer
 from shared_spec.results.measurements import Check
@@ -366,15 +367,15 @@ def _measured(spec: Spec, kind: type[Timed], precision: str) -> tuple[Timed, lis
     backend.load_params(params.initial(spec))
     profile = spec.profiles.quick.changed(inference_max_batch=8, latency_samples=20)
     images, seen = synthetic.dataset(spec).test_images, list[Seen]()
-    inference.measure_latency(backend, images, spec, profile, backend.clock, witness=seen.append)
-    inference.measure_inference(backend, images, spec, profile, backend.clock, witness=seen.append)
+    inference.measure_latency(backend, images, spec, profile, monotonic, witness=seen.append)
+    inference.measure_inference(backend, images, spec, profile, monotonic, witness=seen.append)
     return backend, seen
 
 
 INFERENCE_FAULTS: dict[str, tuple[type[Timed], str]] = {
     "batch 1 answered from a cache": (Cached, "timed logits, host to host"),
     "memoised resident batch": (Memoised, "parameters changed, batch 8"),
-    "weights packed at first inference and never again": (PackedOnce, "parameters changed, batch 8"),
+    "weights packed at first inference and never again": (PackedOnce, "precision, batch 8"),
     "4-bit products from batch 8": (FourBits, "timed logits, batch 8"),
     "half the rows above batch 4": (HalfInferred, "timed logits, batch 8"),
     "last image dropped above batch 4": (LastImageDropped, "timed logits, batch 8"),
@@ -419,7 +420,7 @@ def test_latency_never_asks_the_same_twice(spec: Spec) -> None:
     backend.load_params(params.initial(spec))
     images = synthetic.dataset(spec).test_images[:3]
     profile = spec.profiles.quick.changed(latency_samples=20)
-    measured = inference.measure_latency(backend, images, spec, profile, backend.clock)
+    measured = inference.measure_latency(backend, images, spec, profile, monotonic)
     calls = len(measured.host_to_host_seconds) + len(measured.device_only_seconds) + 1
     assert backend.computed == calls + sum(steps for steps, _ in measured.warmup_blocks)
 
