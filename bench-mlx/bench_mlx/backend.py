@@ -225,12 +225,20 @@ class MlxBackend:
 
     @_memory_errors()
     def matmul(self, n: int) -> mx.array:
+        a, b = self._operands(n)
+        return self._dispatch(a @ b)
+
+    @_memory_errors()
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        a, b = map(self._to_float32, self._operands(n))
+        return a, b
+
+    def _operands(self, n: int) -> tuple[mx.array, mx.array]:
         if n not in self._matmul_operands:
             a, b = (mx.random.normal((n, n), key=mx.random.key(seed)).astype(self._dtype) for seed in range(2))
             mx.eval(a, b)
             self._matmul_operands = {n: (a, b)}
-        a, b = self._matmul_operands[n]
-        return self._dispatch(a @ b)
+        return self._matmul_operands[n]
 
     def reset_peak_memory(self) -> None:
         mx.reset_peak_memory()

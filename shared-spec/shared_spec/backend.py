@@ -113,6 +113,10 @@ class Backend(Protocol):
         """Dispatch one [n,n] x [n,n] product of fixed random operands at this precision; not waited for."""
         ...
 
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The operands of `matmul`, float32 [n,n] each, as the device has them: the product is a @ b."""
+        ...
+
     def reset_peak_memory(self) -> None: ...
 
     def memory(self) -> dict[str, int | None]:

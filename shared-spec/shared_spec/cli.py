@@ -249,6 +249,11 @@ def _fail_on_bad_phases(result: Result) -> None:
         raise UserError(f"Failed: {', '.join(failed)}; the same command tries only these again.")
     if not all(conformance.passed for conformance in result.measured(Conformance)):
         raise UserError("Conformance failed: this is not the specified workload, and its numbers are not comparable.")
+    if wrong := [f"{phase}: {check.name}" for phase, check in result.failed_checks()]:
+        raise UserError(
+            f"Conformance failed ({', '.join(dict.fromkeys(wrong))}): what was timed is not the specified workload, and "
+            "its numbers are not comparable."
+        )
 
 
 def read_images(path: Path) -> np.ndarray:

@@ -129,6 +129,28 @@ def _contradictions(measured: Convergence, here: str, result: Result) -> Problem
     yield from batch_contradictions(measured, here, result)
     yield from memory.contradictions(measured.memory, f"{here}/memory", result)
     yield from _not_as_specified(measured, here, result)
+    yield from _miscounted(measured, here, result)
+
+
+def _miscounted(measured: Convergence, here: str, result: Result) -> Problems:
+    """Accuracies that the counts of the classes contradict."""
+    if (images := measured.class_images) is None:
+        return
+    if sum(images) != result.spec.content.data.test_images:
+        yield (
+            f"{here}/class_images",
+            f"add up to {sum(images)}, not to the {result.spec.content.data.test_images} of the spec",
+        )
+    for i, epoch in enumerate(measured.epochs):
+        if (right := epoch.class_right) is None:
+            continue
+        if len(right) != len(images) or any(r > n for r, n in zip(right, images, strict=False)):
+            yield f"{here}/epochs/{i}/class_right", "does not fit the number of images of each class"
+        elif abs(sum(right) / max(sum(images), 1) - epoch.top1) > 1e-9:
+            yield (
+                f"{here}/epochs/{i}/top1",
+                f"is {epoch.top1:g}, but the classes' counts make {sum(right) / sum(images):g}",
+            )
 
 
 def _contradictions_of_clocks(measured: Convergence, here: str) -> Problems:

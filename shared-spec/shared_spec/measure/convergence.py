@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, Handle
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.dataset import Dataset
+from shared_spec.data.dataset import CLASSES, Dataset
 from shared_spec.machine.energy.meter import Meter
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock
@@ -88,8 +88,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Record]:
 
 def evaluate(
     backend: Backend, data: Dataset, batch_size: int, beat: Callable[[], None] = lambda: None
-) -> tuple[float, float]:
-    """Top-1 accuracy and mean cross entropy over all test images, each counted once.
+) -> tuple[float, float, np.ndarray]:
+    """Top-1 accuracy and mean cross entropy over all test images, each counted once; how many are right of each class.
 
     The ranks share the images, and each then adds up what all of them found, image by image and in the images' order:
     the same figures on all ranks, and the same sums whatever their number. `beat` is called for each batch.
@@ -111,7 +111,8 @@ def evaluate(
         scores[0, : len(labels)] = logits.argmax(1) == labels
         scores[1, : len(labels)] = log_probability[np.arange(len(logits)), labels]
     right, log_probability = np.concatenate(ranks.gathered(backend.group, scores), axis=1)[:, : len(data.test_images)]
-    return float(right.mean()), float(-log_probability.mean())
+    right_of_class = np.bincount(data.test_labels[right > 0], minlength=CLASSES)
+    return float(right.mean()), float(-log_probability.mean()), right_of_class
 
 
 class Convergence:
@@ -242,7 +243,9 @@ class Convergence:
         start = self.clock()
         done, figures = record.step / self.total_steps, self._figures()
         size = self.spec.training.eval_batch_size
-        top1, test_loss = evaluate(self.backend, self.data, size, lambda: self.progress(done, "evaluating", **figures))
+        top1, test_loss, right = evaluate(
+            self.backend, self.data, size, lambda: self.progress(done, "evaluating", **figures)
+        )
         record.evaluation_seconds += self.clock() - start
         record.epochs.append(
             Epoch(
@@ -253,6 +256,7 @@ class Convergence:
                 train_loss=_mean(record.losses),
                 test_loss=finite(test_loss),
                 top1=top1,
+                class_right=tuple(right.tolist()),
                 joules=self._read_meter(),
                 ended=record.windows[-1][1] if record.windows else None,
             )
@@ -328,11 +332,14 @@ class Convergence:
             first_step_seconds=record.first_step_seconds,
             host_wait_seconds=record.host_wait_seconds,
             epochs=tuple(record.epochs),
+            class_images=tuple(np.bincount(self.data.test_labels, minlength=CLASSES).tolist()),
             loss_trace=tuple(record.loss_trace),
             energy=record.energy.changed(joules=last.joules, windows=tuple(record.windows) or None),
             resumed=record.resumed,
             final_params=params.fingerprint(self.backend.export_params()),
             memory=record.memory,
+            checks=None,
+            unchecked=None,
         )
 
 

@@ -37,4 +37,4 @@ def measure_matmul_peak(
         n *= 2
         if 8 * min(single.seconds, block.step_seconds) > LONGEST_SECONDS:
             break
-    return Ceiling(sizes=tuple(sizes))
+    return Ceiling(sizes=tuple(sizes), checks=None, unchecked=None)

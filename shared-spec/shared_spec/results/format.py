@@ -24,6 +24,7 @@ from shared_spec import files, schema
 from shared_spec.errors import UserError
 from shared_spec.results.measurements import (
     Ceiling,
+    Check,
     Conformance,
     Convergence,
     Count,
@@ -304,6 +305,12 @@ class Result(Model):
     def measured(self, kind: type[M]) -> list[M]:
         """What the successful outcomes of one phase measured, one per repeat."""
         return [outcome.measurements for outcome in self.phases if isinstance(outcome.measurements, kind)]
+
+    def failed_checks(self) -> list[tuple[PhaseName, Check]]:
+        """Checks of what was timed that were not passed, and their phases."""
+        done = [outcome for outcome in self.phases if isinstance(outcome, Done)]
+        timed = [outcome for outcome in done if outcome.phase != "conformance"]
+        return [(one.phase, check) for one in timed for check in one.measurements.failed_checks]
 
     def peak_memory(self, memory: Memory) -> tuple[str, int] | None:
         """Name and bytes of the peak that stands for a phase; None where none of headline_memory was measured."""

@@ -3,20 +3,22 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 
 from shared_spec.backend import Backend
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.dataset import Dataset
+from shared_spec.data.dataset import Dataset, Identity
 from shared_spec.machine import memory
 from shared_spec.machine.energy.meter import Dated, Meter, Unmetered
 from shared_spec.machine.energy.open import open_idle_meter, open_meter
 from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic, utc_seconds
+from shared_spec.measure.seen import Seen
 from shared_spec.measure.training import Trainer
 from shared_spec.run.job import Job
 from shared_spec.workload import params
@@ -34,6 +36,9 @@ class Context:
     Attributes:
         preparation_seconds: data read and initial weights loaded; None where a phase's own clock has that in it.
         loader_bytes: what the data and the batches made ahead of need take of the host's memory; 0 without data.
+        seen: what timed calls answered, for the proof.
+        trained: the trainer, when it has trained.
+        which: the data that was read.
     """
 
     backend: Backend
@@ -41,6 +46,9 @@ class Context:
     progress: Progress
     preparation_seconds: float | None = None
     loader_bytes: int = 0
+    seen: list[Seen] = field(default_factory=list)
+    trained: Trainer | None = None
+    which: Identity | None = None
 
     @property
     def spec(self) -> Spec:
@@ -58,6 +66,7 @@ class Context:
 
     def dataset(self) -> Dataset:
         data = cifar100.load(self.job.data, self.spec)
+        self.which = Identity(data.source, data.checksums)
         self.loader_bytes = sum(
             array.nbytes for array in (data.train_images, data.train_labels, data.test_images, data.test_labels)
         )
@@ -100,7 +109,11 @@ class Context:
             batches = TrainingBatches(self.spec, images, labels, job.batch_size, job.seed, self.backend.group)
         self.loader_bytes += self.spec.measuring.prefetch_batches * batches.batch_bytes
         with batches.prefetched() as prefetched:
-            yield Trainer(self.backend, self.spec, iter(prefetched), job.batch_size, monotonic, deadline=self.deadline)
+            self.trained = Trainer(
+                self.backend, self.spec, iter(prefetched), job.batch_size, monotonic, deadline=self.deadline
+            )
+            yield self.trained
+        self.trained.batches = map(batches.batch, count(self.trained.step_number))  # no longer made ahead
 
     def test_images(self) -> np.ndarray:
         """The test images, uint8 [N,S,S,3]; the backend has the initial weights then."""

@@ -26,7 +26,7 @@ from shared_spec.measure.blocks import silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import load_checkpoint
 from shared_spec.ranks import ALONE, Group
-from shared_spec.results import format
+from shared_spec.results import format, verdicts
 from shared_spec.results.format import Result
 from shared_spec.run import awake, fitness, phases, result, worker
 from shared_spec.run.folder import RESERVE_BYTES, RunFolder
@@ -186,6 +186,7 @@ class Run:
         before = self.plan.remaining - self.plan.estimate(planned)
         seconds = self.plan.end(planned, measured)
         verdict = "" if measured is None else planned.phase.verdict(measured, self.request.setting.spec)
+        verdict += "" if measured is None else verdicts.of_checks(measured)
         self.display.phase_ends(planned.title, seconds, outcome.reason, verdict)
         for text in watch.warnings({planned.title: conditions}):
             self.display.warn(text)

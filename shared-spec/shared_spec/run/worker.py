@@ -20,7 +20,7 @@ from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
 from shared_spec.results.format import FailureKind
-from shared_spec.run import phases
+from shared_spec.run import phases, proof
 from shared_spec.run.context import Context
 from shared_spec.run.events import introduce, reporter
 from shared_spec.run.job import EXIT_USER_ERROR, PARENT_ENV, Failure, Job
@@ -106,6 +106,10 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     if phase.with_memory:
         before = {"host_before_framework": before_framework, "host_before_model": before_model}
         measurements = measurements.changed(memory={**backend.memory(), **context.process_memory(), **before})
+    if phase.proof is not None:
+        progress(0.95, "looking at what was timed")
+        checks = tuple(proof.complete(phase.proof, context, measurements))
+        measurements = measurements.changed(checks=checks, unchecked=proof.unchecked(context, phase.name))
     startup = {
         "process_seconds": None if job.started is None else entered - job.started,
         "backend_seconds": built - entered,

@@ -176,6 +176,9 @@ class FakeBackend:
         self.on_work(f"matmul {n}")
         return np.zeros(1)
 
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((n, n), np.float32), np.zeros((n, n), np.float32)
+
     def reset_peak_memory(self) -> None:
         self.on_work("reset_peak_memory")
 

@@ -123,14 +123,17 @@ def test_evaluation_counts_each_image_once(spec: Spec) -> None:
     data = synthetic.dataset(spec)
     backend = TrainingBackend(spec, "cpu", "fp32", "fake")
     backend.world, backend.data = World(lambda step: 9 / 27), data
-    top1, loss = evaluate(backend, data, 16)
+    top1, loss, of_class = evaluate(backend, data, 16)
     assert top1 == pytest.approx(9 / 27)
+    assert of_class.tolist() == [1] * 9 + [0] * 91  # the first nine images are of as many classes
     right, wrong = np.log(99 + np.e) - 1, np.log(99 + np.e)
     assert loss == pytest.approx((9 * right + 18 * wrong) / 27)
 
 
 def test_a_diverged_training_ends_at_once(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared_spec.measure.convergence.evaluate", lambda *rest: (0.01, float("nan")))
+    monkeypatch.setattr(
+        "shared_spec.measure.convergence.evaluate", lambda *rest: (0.01, float("nan"), np.zeros(100, int))
+    )
     assert len(train(spec, World(), tmp_path / "c.safetensors").epochs) == 1
 
 
