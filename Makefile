@@ -68,9 +68,9 @@ OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out "$(RESULTS)" \
   $(if $(ENGINE),--engine $(ENGINE)) $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
   $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING)) $(if $(STOP),--stop $(STOP)) \
   $(if $(MAX_BATCH),--max-batch $(MAX_BATCH)) $(if $(MEMORY_SHARE),--memory-share $(MEMORY_SHARE)) \
-  $(if $(POWER_WATTS),--power-watts $(POWER_WATTS)) $(ARGS)
+  $(if $(POWER_WATTS),--power-watts "$(POWER_WATTS)") $(ARGS)
 
-.PHONY: help bench report screenshot test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
+.PHONY: help bench doctor report screenshot test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
   $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p)) test-across
 
 help: ## show this
@@ -96,6 +96,10 @@ peers-mlx: setup-mlx ## this project's step against public implementations: peer
 peers-mlx peers-cuda peers-ipex: peers-%: setup-%
 	@$(foreach e,$(PEERS_$*),$(MAKE) --no-print-directory $(FOLDER_$*)/benchmarks/.venv-$(e)/.done && )true
 	@$(FOLDER_$*)/.venv/bin/python $(FOLDER_$*)/benchmarks/peers.py --out "$(RESULTS)/peers/$*.json" $(if $(DEVICE),--device $(DEVICE))
+
+doctor: setup-$(PLATFORM) ## what is amiss on this machine, what will be null, and the command that mends it
+	@$(FOLDER_$(PLATFORM))/.venv/bin/python -m $(PACKAGE_$(PLATFORM)) doctor --precision $(PRECISION) --out "$(RESULTS)" \
+	  $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 report: setup-aggregate ## compare all results: a table here, report/ with tables and plots
 	@aggregate/.venv/bin/python -m aggregate "$(RESULTS)"

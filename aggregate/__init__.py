@@ -5,6 +5,7 @@ In Python, `aggregate.load(["results"])` gives every figure as a pandas data fra
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from shared_spec.results.prices import Prices
+
 __version__ = "0.1.0"
 
 
-def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = None) -> pd.DataFrame:
+def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | Prices | None = None) -> pd.DataFrame:
     """Every figure of some results in tidy long form: one row per run, metric and batch size.
 
     What each column means is said in `aggregate.analysis.summary.COLUMNS`, how each figure is found in
@@ -26,7 +29,7 @@ def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = 
     Args:
         paths: result files, or folders of them.
         baseline: what the ratios are against, as for --baseline.
-        prices: another price file than shared_spec/results/prices.json.
+        prices: another price file than shared_spec/results/prices.json, or what aggregate.analysis.pricing.chosen made of it.
 
     Raises:
         shared_spec.errors.UserError: there is no valid result, no such baseline, or the price file is wrong.
@@ -40,6 +43,7 @@ def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | None = 
     problems = [str(problem) for problem in loaded.problems]
     if not loaded.results:
         raise UserError(f"There is no valid result to compare. {' '.join(problems)}".strip())
-    summary = comparison.compare(loaded.results, loaded.problems, load_prices(prices), baseline).summary
+    used = load_prices(prices) if prices is None or isinstance(prices, (str, os.PathLike)) else prices
+    summary = comparison.compare(loaded.results, loaded.problems, used, baseline).summary
     summary.attrs["problems"] = problems
     return summary

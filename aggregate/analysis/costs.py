@@ -1,6 +1,6 @@
-"""What a full training costs: the machine by the hour, and its electricity."""
+"""What a full training costs: the machine by the hour, rented or owned, and its electricity."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aggregate.analysis.energy import meter
 from aggregate.analysis.hardware import hardware_of
@@ -8,12 +8,13 @@ from aggregate.analysis.metrics import Figure, absent, all_absent
 from aggregate.analysis.phase import Source
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Convergence, Epoch
-from shared_spec.results.prices import JOULES_PER_KWH
+from shared_spec.results.prices import JOULES_PER_KWH, Hourly, NoPrice
 
 
 def derive(measured: Convergence, source: Source) -> Iterator[Figure]:
-    """Rental and electricity of a full training, to its target and over all epochs."""
-    yield from _rentals(measured, source)
+    """Rental, owning and electricity of a full training, to its target and over all epochs; in one currency."""
+    yield from _by_the_hour(source.prices.rent, ("cost_to_target", "cost_full"), measured, source)
+    yield from _by_the_hour(source.prices.own, ("owning_to_target", "owning_full"), measured, source)
     yield from _electricity(measured, source)
 
 
@@ -34,44 +35,53 @@ def _cut_short(measured: Convergence, result: Result) -> str:
     return "" if done == all_epochs else f"the training ended after {done} of {all_epochs} epochs"
 
 
-def _rentals(measured: Convergence, source: Source) -> Iterator[Figure]:
-    prices, hardware = source.prices, hardware_of(source.result)
-    rental = prices.rental(hardware.model, hardware.cores)
-    if rental is None:
-        yield from all_absent(("cost_to_target", "cost_full"), f"the price file has no machine with {hardware.short}")
+def _by_the_hour(
+    priced: Callable[[str, int | None], Hourly], metrics: tuple[str, str], measured: Convergence, source: Source
+) -> Iterator[Figure]:
+    """What the machine costs, by its price of an hour: to the target, and over all epochs."""
+    hardware = hardware_of(source.result)
+    try:
+        hourly = priced(hardware.model, hardware.cores)
+    except NoPrice as reason:
+        yield from all_absent(metrics, str(reason))
         return
-    notes = (f"{rental.name} at {rental.per_hour:g} {prices.currency} an hour as of {prices.as_of}",)
+    to_target, full = metrics
 
-    def rent(metric: str, seconds: float) -> Figure:
-        return Figure(metric, rental.per_hour * seconds / 3600, 1, notes=notes, unit=prices.currency)
+    def cost(metric: str, seconds: float) -> Figure:
+        return Figure(metric, hourly.amount * seconds / 3600, 1, notes=hourly.notes, unit=source.prices.unit)
 
     if measured.seconds_to_target is None:
-        yield absent("cost_to_target", missed(measured), never=True)
+        yield absent(to_target, missed(measured), never=True)
     else:
-        yield rent("cost_to_target", measured.seconds_to_target)
-    if reason := _cut_short(measured, source.result):
-        yield absent("cost_full", reason)
+        yield cost(to_target, measured.seconds_to_target)
+    if short := _cut_short(measured, source.result):
+        yield absent(full, short)
     else:
-        yield rent("cost_full", measured.seconds)
+        yield cost(full, measured.seconds)
 
 
 def _electricity(measured: Convergence, source: Source) -> Iterator[Figure]:
-    tariff, energy = source.prices.tariff, measured.energy
-    if tariff is None:
-        yield from all_absent(("electricity_to_target", "electricity_full"), "the price file has no tariff")
+    metrics, prices, energy = ("electricity_to_target", "electricity_full"), source.prices, measured.energy
+    if (tariff := prices.tariff) is None:
+        yield from all_absent(metrics, "the price file has no tariff")
         return
-    notes = (f"{tariff.name}: {tariff.per_kwh:g} {tariff.currency} per kWh", meter(energy))
+    try:
+        factor, rates = prices.exchanged(tariff.currency)
+    except NoPrice as reason:
+        yield from all_absent(metrics, str(reason))
+        return
+    notes = (f"{tariff.name}: {tariff.per_kwh:g} {tariff.currency} per kWh", meter(energy), *rates)
 
     def bill(metric: str, joules: float | None) -> Figure:
         if joules is None:
             return absent(metric, energy.reason or "the meter gave no figure")
-        return Figure(metric, tariff.per_kwh * joules / JOULES_PER_KWH, 1, notes=notes, unit=tariff.currency)
+        return Figure(metric, factor * tariff.per_kwh * joules / JOULES_PER_KWH, 1, notes=notes, unit=prices.unit)
 
     if (epoch := epoch_of_target(measured)) is None:
         yield absent("electricity_to_target", missed(measured), never=True)
     else:
         yield bill("electricity_to_target", epoch.joules)
-    if reason := _cut_short(measured, source.result):
-        yield absent("electricity_full", reason)
+    if short := _cut_short(measured, source.result):
+        yield absent("electricity_full", short)
     else:
         yield bill("electricity_full", energy.joules)

@@ -12,6 +12,11 @@ UNKNOWN = ("unknown", "unknown device")
 """Names that name nothing, so that two devices called so need not be the same."""
 
 
+def plain_name(name: str) -> str:
+    """A device's name without trademarks and filler; as it is where nothing else is in it."""
+    return " ".join(re.sub(FILLER, " ", name, flags=re.IGNORECASE).split()) or name
+
+
 @dataclass(frozen=True)
 class Hardware:
     """What ran; `cores` (physical) only for CPUs, whose name says nothing of how many a machine has."""
@@ -24,8 +29,7 @@ class Hardware:
     @cached_property
     def model(self) -> str:
         """The name without trademarks and filler: "Intel Xeon Platinum 8488C"."""
-        name = re.sub(FILLER, " ", self.name, flags=re.IGNORECASE)
-        name = " ".join(name.split()) or self.name
+        name = plain_name(self.name)
         return f"{self.count} x {name}" if self.count > 1 else name
 
     @property

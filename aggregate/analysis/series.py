@@ -1,5 +1,6 @@
 """What plots show of a run: raw samples, repeats of a metric, and figures by batch size."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 from aggregate.analysis.energy import meter
 from aggregate.analysis.merging import Run, merged
 from shared_spec.results.measurements import Convergence, Latency, Training
+from shared_spec.results.prices import NoPrice
 
 BY_BATCH = ("batch_throughput", "batch_memory", "inference_throughput")
 """Metrics that are known at several batch sizes."""
@@ -89,23 +91,30 @@ class Curve:
         top1: per cent.
         minutes: at the end of the evaluation.
         kilojoules: so far; NaN where there was no meter.
-        rental: so far, in the currency of the price file; None where that has no such machine.
+        cost: rental so far, where its price is not known that of owning; None where neither is.
     """
 
     top1: np.ndarray
     minutes: np.ndarray
     kilojoules: np.ndarray
-    rental: np.ndarray | None
+    cost: np.ndarray | None
 
 
 def curves(run: Run) -> list[Curve]:
     """Of every full training of a run."""
-    rental = run.prices.rental(run.hardware.model, run.hardware.cores)
+    per_hour = _per_hour(run)
     made = []
     for measured in run.measured(Convergence):
         epochs = measured.epochs
         seconds = np.array([epoch.seconds for epoch in epochs])
         joules = np.array([epoch.joules for epoch in epochs], dtype=float)
         top1 = 100 * np.array([epoch.top1 for epoch in epochs])
-        made.append(Curve(top1, seconds / 60, joules / 1e3, rental.per_hour * seconds / 3600 if rental else None))
+        made.append(Curve(top1, seconds / 60, joules / 1e3, None if per_hour is None else per_hour * seconds / 3600))
     return made
+
+
+def _per_hour(run: Run) -> float | None:
+    for priced in (run.prices.rent, run.prices.own):
+        with contextlib.suppress(NoPrice):
+            return priced(run.hardware.model, run.hardware.cores).amount
+    return None

@@ -27,6 +27,8 @@ HEADLINE = (
     "time_to_target",
     "cost_to_target",
     "cost_full",
+    "owning_to_target",
+    "owning_full",
     "electricity_to_target",
     "electricity_full",
     "power",

@@ -39,6 +39,8 @@ ALL_PHASES = ("conformance", "ceiling", "training", "latency", "inference")
 """Of the quick profile."""
 FULL_PHASES = (*ALL_PHASES, "max_batch", "convergence")
 PRICES = load_prices()
+UNPROVED = {"checks": None, "unchecked": None}
+"""As in a result of before there were checks of what was timed."""
 SHORTER = {"window_seconds": 5.0, "latency_seconds": 0.1, "inference_seconds": 1.0}
 """Than any profile's, so that files and tests stay small."""
 
@@ -122,7 +124,9 @@ def _training(rng: np.random.Generator, spec: Spec, platform: str, speed: float,
         "idle": {**_energy(40.0, 3.0), "seconds": 3.0},
         "energy": _energy(150.0, sum(seconds for _, seconds in window)),
         "loss_trace": [float(loss) for loss in losses * (1 + rng.normal(0, 1e-5, 100))],
+        "norm_trace": None,
         "memory": _memory(platform, 6 * 2**30),
+        **UNPROVED,
     }
 
 
@@ -136,6 +140,7 @@ def _latency(rng: np.random.Generator, platform: str, speed: float) -> dict[str,
         "host_to_host_seconds": [float(t) for t in host],
         "device_only_seconds": [float(t) for t in 0.9 * host],
         "memory": _memory(platform, 2**30),
+        **UNPROVED,
     }
 
 
@@ -152,7 +157,7 @@ def _inference(rng: np.random.Generator, platform: str, speed: float, largest: i
                 "memory": _memory(platform, 2**30),
             }
         )
-    return {"sizes": sizes, "stopped": None, "memory": _memory(platform, 2**30)}
+    return {"sizes": sizes, "stopped": None, "memory": _memory(platform, 2**30), **UNPROVED}
 
 
 def _ceiling(rng: np.random.Generator, spec: Spec, speed: float) -> dict[str, Any]:
@@ -160,7 +165,8 @@ def _ceiling(rng: np.random.Generator, spec: Spec, speed: float) -> dict[str, An
     return {
         "sizes": [
             {"n": n, "blocks": _blocks(rng, 2 * n**3 / (rate * n / (n + 700)), 1, 8)} for n in (512, 1024, 2048, 4096)
-        ]
+        ],
+        **UNPROVED,
     }
 
 
@@ -172,6 +178,7 @@ def _max_batch(rng: np.random.Generator, platform: str, speed: float) -> dict[st
             "first_step_seconds": 2.0,
             "window_blocks": _blocks(rng, (batch + 4) / (1.3 * speed), 1, 5),
             "memory": _memory(platform, 2 * 2**30 + batch * 2**27),
+            **UNPROVED,
         }
         fits = batch != 256
         tries.append({
@@ -201,6 +208,7 @@ def _convergence(
             "train_loss": 4.0 - 0.1 * epoch,
             "test_loss": 4.0 - 0.09 * epoch,
             "top1": top1,
+            "class_right": None,
             "joules": 150.0 * seconds,
         })  # fmt: skip
     reached = next((row for row in rows if row["top1"] >= spec.training.target_top1), None)
@@ -220,10 +228,12 @@ def _convergence(
         "host_wait_seconds": 3.0,
         "epochs": rows,
         "loss_trace": [4.6] * 100,
+        "class_images": None,
         "energy": _energy(150.0, last["seconds"]),
         "resumed": 0,
         "final_params": "cd" * 32,
         "memory": _memory(platform, 6 * 2**30),
+        **UNPROVED,
     }
 
 
@@ -361,6 +371,7 @@ def make_result(
         "state_after": {"load_average_1min": 1.9},
         "resumed": 0,
         "warnings": list(warnings),
+        "cpu_threads": None,
         "headline_memory": HEADLINE_MEMORY[platform],
         "phases": outcomes,
     }

@@ -17,10 +17,11 @@ from mlx import nn
 from mlx.utils import tree_unflatten
 
 from bench_mlx.model import DeiT
-from bench_mlx.ops import enable_grad, join
+from bench_mlx.ops import attention_backward, enable_grad, join
 from bench_mlx.ranks import MlxGroup, group, on_host
 from shared_spec import places
-from shared_spec.backend import OutOfMemory
+from shared_spec.backend import DeviceWatchdog, OutOfMemory
+from shared_spec.conformance.questions import BATCH
 from shared_spec.errors import UserError
 from shared_spec.ranks import Group
 from shared_spec.workload import params as canonical
@@ -29,6 +30,9 @@ from shared_spec.workload.spec import Spec
 Batch = tuple[mx.array, ...]
 """Images, and targets where there are any."""
 Arrays = dict[str, mx.array]
+
+WORKING_SET = "recommended_working_set_bytes"
+"""Detail by which the search for the largest batch knows what macOS wants the GPU to take (run/max_batch.py)."""
 
 IN_FLIGHT = 2
 """Results under way at a time: one is computed while the next is queued, so that the device never waits for Python.
@@ -59,7 +63,8 @@ def keep_kernels_apart(device: str) -> None:
         UserError: no folder can hold them; the text names TMPDIR.
     """
     if sys.platform == "linux":  # Metal has its own cache
-        folder = places.temporary(f"mlx-{mx.__version__}-{device}", run_from=True, needed=KERNEL_BYTES)
+        version = mx.__version__  # type: ignore[attr-defined]  # its stubs leave it out
+        folder = places.temporary(f"mlx-{version}-{device}", run_from=True, needed=KERNEL_BYTES)
         os.environ["TMPDIR"] = str(folder)
 
 
@@ -79,9 +84,17 @@ def _select_device(device: str) -> None:
     mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
 
 
+WATCHDOG = ("Impacting Interactivity", "GPU Timeout", "CallbackErrorTimeout")
+"""Metal, of a command buffer that macOS has stopped."""
+WATCHDOG_HELP = (
+    "macOS stopped the GPU's work because it went on for too long while the display needed the GPU; measure with the "
+    "display asleep or over ssh, close what draws, and with --max-batch keep batches smaller"
+)
+
+
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Raise what MLX reports of exhausted memory as OutOfMemory; also a decorator."""
+    """Raise what MLX reports of exhausted memory, or of work that was stopped, as what it is; also a decorator."""
     try:
         yield
     except MemoryError as error:
@@ -89,6 +102,8 @@ def _memory_errors() -> Iterator[None]:
     except RuntimeError as error:
         if any(text in str(error) for text in OUT_OF_MEMORY):
             raise OutOfMemory(str(error)) from error
+        if any(text in str(error) for text in WATCHDOG):
+            raise DeviceWatchdog(f"{WATCHDOG_HELP} ({error})") from error
         raise
 
 
@@ -107,6 +122,7 @@ class MlxBackend:
         keep_kernels_apart(device)
         self.spec, self.device, self.precision, self.engine = spec, device, precision, engine
         self.group = group(device)
+        self._working_set = _fence(device)
         self._dtype = mx.bfloat16 if precision == "bf16" else mx.float32
         self._model = DeiT(spec)
         self._layout = canonical.FlatLayout(spec)
@@ -133,6 +149,8 @@ class MlxBackend:
             "details": {
                 "architecture": info.get("architecture"),
                 "device_memory_bytes": info.get("total_memory", info.get("memory_size")),
+                WORKING_SET: self._working_set,
+                "attention_backward": self._attention_backward(),
                 "cache_limit_bytes": _cache_limit(),
                 "steps_in_flight": IN_FLIGHT,
                 "openblas": _openblas_loaded() if on_cpu else None,
@@ -207,12 +225,20 @@ class MlxBackend:
 
     @_memory_errors()
     def matmul(self, n: int) -> mx.array:
+        a, b = self._operands(n)
+        return self._dispatch(a @ b)
+
+    @_memory_errors()
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        a, b = map(self._to_float32, self._operands(n))
+        return a, b
+
+    def _operands(self, n: int) -> tuple[mx.array, mx.array]:
         if n not in self._matmul_operands:
             a, b = (mx.random.normal((n, n), key=mx.random.key(seed)).astype(self._dtype) for seed in range(2))
             mx.eval(a, b)
             self._matmul_operands = {n: (a, b)}
-        a, b = self._matmul_operands[n]
-        return self._dispatch(a @ b)
+        return self._matmul_operands[n]
 
     def reset_peak_memory(self) -> None:
         mx.reset_peak_memory()
@@ -233,6 +259,16 @@ class MlxBackend:
         n = 512
         product = mx.full((n, n), 1 + 2**-12) @ mx.eye(n)
         return "fp32" if mx.all(product == 1 + 2**-12).item() else "tf32"
+
+    def _attention_backward(self) -> str:
+        """Which backward pass attention has at the batch that is timed, and in conformance where that is another."""
+        model = self.spec.model
+        tokens = (model.image_size // model.patch_size) ** 2 + 1
+        timed, proved = (
+            attention_backward((batch, tokens, 3, model.heads, model.dim // model.heads), self._dtype)
+            for batch in (self.spec.training.batch_size, BATCH)
+        )
+        return timed if timed == proved else f"{timed}; in conformance {proved}"
 
     def _set_state(self, vectors: Arrays, step: int) -> None:
         self._state.update(vectors)
@@ -315,6 +351,17 @@ def _norm(gradient: mx.array) -> mx.array:
     rest = gradient.size % NORM_PIECE
     pieces = mx.square(gradient[: gradient.size - rest]).reshape(-1, NORM_PIECE).sum(-1)
     return mx.sqrt(pieces.sum() + mx.square(gradient[gradient.size - rest :]).sum())
+
+
+def _fence(device: str) -> int | None:
+    """Hold MLX to the working set that macOS recommends, bytes, which is returned; None where there is no such figure.
+
+    MLX's own limit is half as much again, which makes a Mac swap, or worse.
+    """
+    recommended = mx.device_info().get("max_recommended_working_set_size") if device == "gpu" else None
+    if recommended:
+        mx.set_memory_limit(int(recommended))
+    return int(recommended) if recommended else None
 
 
 def _cache_limit() -> int:

@@ -4,6 +4,7 @@ All of it spares kernels, since small batches wait for the host to dispatch them
 where gradients are taken, which MLX does not tell an operator as PyTorch does: `enable_grad` says so.
 """
 
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -93,6 +94,19 @@ def attention(qkv: mx.array) -> mx.array:
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, H, N, D/H]
     x = mx.fast.scaled_dot_product_attention(q, k, v, scale=d**-0.5, mask=mask)
     return x[:, :, :n].transpose(0, 2, 1, 3)
+
+
+def attention_backward(shape: tuple[int, ...], dtype: mx.Dtype) -> str:
+    """Which backward pass MLX has for attention over q, k and v of this shape here, as its graph tells.
+
+    On Metal it is fused from 0.32.4 on, unless MLX_SDPA_VJP_FALLBACK is set.
+    """
+    qkv = mx.zeros(shape, dtype)  # nothing of this is computed
+    with enable_grad():
+        x, (gradient,) = mx.vjp(attention, [qkv], [mx.zeros((*shape[:2], *shape[3:]), dtype)])
+    graph = io.StringIO()
+    mx.export_to_dot(graph, *x, gradient)
+    return "fused" if "ScaledDotProductAttentionVJP" in graph.getvalue() else "scores written to memory"
 
 
 @mx.checkpoint

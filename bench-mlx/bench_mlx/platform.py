@@ -10,8 +10,7 @@ from pathlib import Path
 
 from shared_spec.errors import UserError
 from shared_spec.machine.nvml import has_nvidia_driver
-from shared_spec.machine.topology import usable_cores
-from shared_spec.platform import Platform, Start
+from shared_spec.platform import Platform, Start, Threads
 from shared_spec.ranks import World, place_of, stale
 
 
@@ -22,7 +21,7 @@ def _devices() -> tuple[str, ...]:
     return ("cuda", "cpu", "gpu") if has_nvidia_driver() else ("cpu", "cuda", "gpu")
 
 
-def _openblas_env(ranks: int) -> dict[str, str]:
+def _openblas_env(threads: int) -> dict[str, str]:
     """Put OpenBLAS, where it is installed, before the slow reference BLAS that MLX's Linux wheel brings along."""
     preload = os.environ.get("LD_PRELOAD", "")
     if "libopenblas" not in preload:
@@ -30,16 +29,21 @@ def _openblas_env(ranks: int) -> dict[str, str]:
         if library is None:
             return {}
         preload = f"{library} {preload}".strip()
-    return {"LD_PRELOAD": preload, "OPENBLAS_NUM_THREADS": str(max(1, usable_cores() // ranks))}
+    return {"LD_PRELOAD": preload, "OPENBLAS_NUM_THREADS": str(threads)}
 
 
-def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
+def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
     """Environment of a phase process.
 
     TF32 is off at both precisions: bf16 products do not use it, and fp32 would not be fp32 with it.
     """
     env = {"MLX_ENABLE_TF32": "0"}
-    return env | _openblas_env(ranks) if device == "cpu" and sys.platform == "linux" else env
+    return env | _openblas_env(threads.count) if device == "cpu" and sys.platform == "linux" else env
+
+
+def emulates_bf16(device: str) -> bool:
+    """MLX's CPU kernels for Linux compute bf16 in fp32 registers, whatever instructions the processor has."""
+    return device == "cpu" and sys.platform == "linux"
 
 
 def ranks_engine() -> str | None:
@@ -118,5 +122,7 @@ PLATFORM = Platform(
     launch=launch,
     headline_memory=("mlx_peak", "host_peak"),
     launcher_env=LAUNCHER_ENV,
+    emulates_bf16=emulates_bf16,
+    cuda=("13.0", "MLX's CUDA build does not start"),
     death=r"Node with rank (?P<rank>\d+) exited with code (?P<status>-?\d+)",
 )

@@ -7,6 +7,7 @@ import pytest
 from bench_mlx.backend import MlxBackend
 from bench_mlx.platform import worker_env
 from shared_spec.data import batches
+from shared_spec.platform import Threads
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec, load_spec
 
@@ -16,7 +17,9 @@ AVAILABLE = {
     "cuda": mx.cuda.is_available() and mx.device_count(mx.gpu) > 0,
 }
 
-os.environ.update(worker_env("gpu", "mlx"))  # MLX reads TF32 off at its first product, not when it is imported
+os.environ.update(
+    worker_env("gpu", "mlx", Threads(2))
+)  # MLX reads TF32 off at its first product, not when it is imported
 
 pytest.register_assert_rewrite("shared_spec.dev.rank_tests")
 

@@ -12,7 +12,7 @@ import pytest
 from bench_mlx import backend as module
 from bench_mlx.backend import MlxBackend, keep_kernels_apart
 from bench_mlx.model import DeiT
-from shared_spec.backend import OutOfMemory
+from shared_spec.backend import DeviceWatchdog, OutOfMemory
 from shared_spec.errors import UserError
 from shared_spec.workload import params
 
@@ -299,6 +299,52 @@ def test_exhausted_memory_has_a_name_of_its_own(make, host_batch, monkeypatch, m
     for call in (lambda: backend.train_step(batch, LR), lambda: backend.infer(batch), lambda: backend.matmul(8)):
         with pytest.raises(OutOfMemory):
             call()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[METAL] Command buffer execution failed: Impacting Interactivity "
+        "(0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity).",
+        "[METAL] Command buffer execution failed: Caused GPU Timeout Error "
+        "(00000002:kIOGPUCommandBufferCallbackErrorTimeout).",
+    ],
+)
+def test_work_that_macos_stopped_is_no_want_of_memory_and_no_bug(make, monkeypatch, message):
+    backend = make()
+
+    def fail(*_):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(mx, "async_eval", fail)
+    with pytest.raises(DeviceWatchdog, match="while the display needed the GPU"):
+        backend.matmul(8)
+
+
+def test_mlx_is_held_to_the_working_set_that_macos_recommends(monkeypatch):
+    limits = []
+    monkeypatch.setattr(mx, "set_memory_limit", limits.append)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 12713115648})
+    assert module._fence("gpu") == 12713115648
+    assert module._fence("cpu") is None
+    monkeypatch.setattr(mx, "device_info", dict)  # CUDA has no such figure
+    assert module._fence("gpu") is None
+    assert limits == [12713115648]
+
+
+def test_the_result_names_the_backward_pass_of_attention(make):
+    details = make().describe()["details"]
+    assert details["attention_backward"] in ("fused", "scores written to memory")
+    assert "recommended_working_set_bytes" in details
+
+
+def test_attention_that_conformance_does_not_prove_is_told(make, monkeypatch):
+    backend = make()
+    monkeypatch.setattr(
+        module, "attention_backward", lambda shape, dtype: "fused" if shape[0] > module.BATCH else "plain"
+    )
+    monkeypatch.setattr(backend, "spec", backend.spec.changed(training=backend.spec.training.changed(batch_size=32)))
+    assert backend.describe()["details"]["attention_backward"] == "fused; in conformance plain"
 
 
 def test_other_errors_stay_what_they_are(make, host_batch):

@@ -106,3 +106,11 @@ def test_attention_padded_for_the_fused_backward_pass_is_the_same(spec, monkeypa
 def test_the_fused_backward_pass_is_sought_in_bf16_on_cuda_alone(device):
     assert ops.has_fused_backward(mx.bfloat16) == (device == "cuda")
     assert not ops.has_fused_backward(mx.float32)
+
+
+@pytest.mark.parametrize(
+    ("node", "path"), [("ScaledDotProductAttentionVJP", "fused"), ("Matmul", "scores written to memory")]
+)
+def test_the_backward_pass_of_attention_is_read_off_the_graph(monkeypatch, node, path):
+    monkeypatch.setattr(mx, "export_to_dot", lambda file, *arrays: file.write(f"{{ {node} }}"))
+    assert ops.attention_backward((2, 5, 3, 2, 64), mx.float32) == path

@@ -6,6 +6,7 @@ import pytest
 from bench_mlx import platform
 from bench_mlx.platform import PLATFORM, worker_env
 from shared_spec.errors import UserError
+from shared_spec.platform import Threads
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="MLX's own BLAS is replaced on Linux only")
 
@@ -33,32 +34,32 @@ def test_default_device_is_this_systems_best(monkeypatch):
 
 @pytest.mark.parametrize("device", PLATFORM.devices)
 def test_tf32_is_off_on_every_device(device):
-    assert worker_env(device, "mlx")["MLX_ENABLE_TF32"] == "0"
+    assert worker_env(device, "mlx", Threads(2))["MLX_ENABLE_TF32"] == "0"
 
 
 @linux
 @pytest.mark.usefixtures("openblas")
 def test_openblas_is_preloaded_for_the_cpu_alone():
-    env = worker_env("cpu", "mlx")
+    env = worker_env("cpu", "mlx", Threads(2))
     assert env["LD_PRELOAD"] == "libopenblas.so.0"
-    assert int(env["OPENBLAS_NUM_THREADS"]) >= 1
-    assert "LD_PRELOAD" not in worker_env("cuda", "mlx")
+    assert env["OPENBLAS_NUM_THREADS"] == "2"
+    assert "LD_PRELOAD" not in worker_env("cuda", "mlx", Threads(2))
 
 
 @linux
 @pytest.mark.usefixtures("openblas")
 def test_what_is_preloaded_already_stays(monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "libjemalloc.so.2")
-    assert worker_env("cpu", "mlx")["LD_PRELOAD"].split() == ["libopenblas.so.0", "libjemalloc.so.2"]
+    assert worker_env("cpu", "mlx", Threads(2))["LD_PRELOAD"].split() == ["libopenblas.so.0", "libjemalloc.so.2"]
     monkeypatch.setenv("LD_PRELOAD", "/opt/lib/libopenblas.so.0")
-    assert worker_env("cpu", "mlx")["LD_PRELOAD"] == "/opt/lib/libopenblas.so.0"
+    assert worker_env("cpu", "mlx", Threads(2))["LD_PRELOAD"] == "/opt/lib/libopenblas.so.0"
 
 
 @linux
 @pytest.mark.usefixtures("openblas")
 def test_nothing_is_preloaded_where_openblas_is_not_installed(monkeypatch):
     monkeypatch.setattr(platform, "find_library", lambda name: None)
-    assert "LD_PRELOAD" not in worker_env("cpu", "mlx")
+    assert "LD_PRELOAD" not in worker_env("cpu", "mlx", Threads(2))
 
 
 @pytest.mark.parametrize(

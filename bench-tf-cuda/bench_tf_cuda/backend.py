@@ -197,11 +197,19 @@ class TfBackend:
 
     @_memory_errors()
     def matmul(self, n: int) -> tf.Tensor:
+        return self._run(self._compiled_matmul, *self._operands(n))
+
+    @_memory_errors()
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        a, b = (operand.numpy().astype(np.float32, copy=False) for operand in self._operands(n))
+        return a, b
+
+    def _operands(self, n: int) -> tuple[tf.Tensor, tf.Tensor]:
         if n not in self._matmul_operands:
             with tf.device(self._place):
                 a, b = (tf.cast(tf.random.stateless_normal((n, n), seed=(n, i)), self._dtype) for i in range(2))
             self._matmul_operands = {n: (a, b)}
-        return self._run(self._compiled_matmul, *self._matmul_operands[n])
+        return self._matmul_operands[n]
 
     def reset_peak_memory(self) -> None:
         if self._place == "GPU:0":

@@ -8,8 +8,7 @@ from contextlib import ExitStack
 
 from shared_spec.errors import UserError
 from shared_spec.machine.nvml import has_nvidia_driver
-from shared_spec.machine.topology import usable_cores
-from shared_spec.platform import Platform, Start
+from shared_spec.platform import Platform, Start, Threads
 from shared_spec.ranks import World
 
 
@@ -18,7 +17,7 @@ def _devices() -> tuple[str, ...]:
     return ("cuda", "cpu") if has_nvidia_driver() else ("cpu", "cuda")
 
 
-def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
+def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
     """Environment of a phase process. XLA_FLAGS stays as the user has it: XLA's own defaults are what is measured.
 
     TensorFlow's log is silenced, since what goes wrong also arrives as an exception. On the CPU, XLA hands products to
@@ -27,8 +26,8 @@ def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
     """
     env = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
     if device == "cpu":
-        threads = str(max(1, usable_cores() // ranks))
-        env |= {"TF_ENABLE_ONEDNN_OPTS": "1", "CUDA_VISIBLE_DEVICES": "-1", "TF_NUM_INTRAOP_THREADS": threads}
+        env |= {"TF_ENABLE_ONEDNN_OPTS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+        env |= {"TF_NUM_INTRAOP_THREADS": str(threads.count)}
     return env
 
 
@@ -85,5 +84,6 @@ PLATFORM = Platform(
     launch=launch,
     launcher_env=("TF_CONFIG",),
     headline_memory=("tf_peak", "host_peak"),
+    cuda=("12.9", "XLA compiles on one thread, so that first steps take minutes"),
     compile_seconds={"cuda": 75.0, "cpu": 12.0},
 )

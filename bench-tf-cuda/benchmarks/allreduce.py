@@ -41,7 +41,7 @@ def rank(device: str, precision: str, images: int, rounds: int) -> None:
 def main(device: str, precision: str, images: int, rounds: int) -> None:
     if world().size > 1:
         return rank(device, precision, images, rounds)
-    env = {**os.environ, **PLATFORM.worker_env(device, "xla", RANKS)}
+    env = {**os.environ, **PLATFORM.worker_env(device, "xla", topology.threads(RANKS))}
     children = [
         subprocess.Popen(start.arguments, env={**env, **start.env}) for start in launch(RANKS, device, sys.argv)
     ]

@@ -212,12 +212,20 @@ class TorchBackend:
 
     @_memory_errors()
     def matmul(self, n: int) -> Tensor:
+        a, b = self._operands(n)
+        return product(a, b) if trains_on_onednn(self._dtype) else a @ b.t()
+
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        a, b = self._operands(n)
+        return a.float().numpy(), b.float().numpy().T
+
+    def _operands(self, n: int) -> tuple[Tensor, Tensor]:
+        """The left operand, and the transpose of the right one."""
         if n not in self._matmul_operands:
             generator = torch.Generator().manual_seed(n)
             a, b = (torch.randn(n, n, generator=generator).to(self._dtype) for _ in range(2))
             self._matmul_operands = {n: (a, b)}
-        a, b = self._matmul_operands[n]
-        return product(a, b) if trains_on_onednn(self._dtype) else a @ b.t()
+        return self._matmul_operands[n]
 
     def reset_peak_memory(self) -> None:
         """The device is the host: the harness reads the process's high-water mark."""

@@ -25,7 +25,8 @@ class Preprocess(Module):
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2).to(torch.float32) / 255  # [B, 3, S, S]
         x = (x - self._mean) / self._std
-        return self._upscale @ x @ self._upscale.T  # [B, 3, I, I]
+        with torch.autocast("cpu", enabled=False):  # in float32 in a bfloat16 step too
+            return self._upscale @ x @ self._upscale.T  # [B, 3, I, I]
 
 
 class PatchEmbed(Module):
@@ -96,8 +97,8 @@ class DeiT(Module):
         self.head = Linear(m.dim, m.classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.preprocess(images)  # under autocast, already in the model's precision
-        x = self.patch_embed(x)  # [B, G*G, D]
+        x = self.preprocess(images)
+        x = self.patch_embed(x)  # [B, G*G, D], under autocast in the model's precision
         cls = self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1)
         x = torch.cat([cls, x], 1) + self.pos_embed.to(x.dtype)  # [B, N, D]
         for block in self.blocks:

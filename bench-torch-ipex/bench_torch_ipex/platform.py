@@ -4,8 +4,7 @@ import os
 import platform
 import sys
 
-from shared_spec.machine.topology import usable_cores
-from shared_spec.platform import Platform, Start
+from shared_spec.platform import Platform, Start, Threads
 from shared_spec.ranks import World, place_of
 
 
@@ -14,16 +13,24 @@ def _has_ipex() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
-def worker_env(device: str, engine: str, ranks: int = 1) -> dict[str, str]:
-    """Environment of a phase process: one bound thread per physical core of its share, and an allocator that keeps its memory.
+def _places(threads: Threads) -> str:
+    """The places as OpenMP writes them: "{0,1},{2,3}"."""
+    if threads.places is None:
+        return "cores"
+    return ",".join(f"{{{','.join(map(str, place))}}}" for place in threads.places)
 
+
+def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
+    """Environment of a phase process: bound threads, each in a place of its own, and an allocator that keeps its memory.
+
+    Ranks have their share of the cores as their affinity, within which OpenMP finds the places by itself.
     glibc gives blocks over 128 KiB back to the system at every free, so that each training step would fault all
     its activations in again. The thresholds keep freed blocks in the process.
     """
-    env = {"OMP_NUM_THREADS": str(max(1, usable_cores() // ranks)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    env = {"OMP_NUM_THREADS": str(threads.count), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if sys.platform == "linux":
         env |= {
-            "OMP_PLACES": "cores",
+            "OMP_PLACES": _places(threads),
             "OMP_PROC_BIND": "close",
             "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
             "MALLOC_TRIM_THRESHOLD_": str(1 << 32),

@@ -31,7 +31,11 @@ def all_reduce(values: int) -> Callable[[], None]:
 def main(engine: str, precision: str, images: int, rounds: int) -> None:
     if os.environ.get("DEIT_BENCH_WORKER") != "1":  # libraries read cores and settings when they are loaded
         topology.take_core_share(world().local_rank, world().local_size)
-        env = {**os.environ, **PLATFORM.worker_env("cpu", engine, world().local_size), "DEIT_BENCH_WORKER": "1"}
+        env = {
+            **os.environ,
+            **PLATFORM.worker_env("cpu", engine, topology.threads(world().local_size)),
+            "DEIT_BENCH_WORKER": "1",
+        }
         os.execve(sys.executable, [sys.executable, *sys.argv], env)
     spec = load_spec()
     allreduce.report(lambda: TorchBackend(spec, "cpu", precision, engine), spec, all_reduce, images, rounds)

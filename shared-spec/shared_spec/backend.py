@@ -19,6 +19,10 @@ class OutOfMemory(Exception):
     """The device or the system had no memory left for what was asked."""
 
 
+class DeviceWatchdog(Exception):
+    """The system stopped the device's work because it went on for too long; the text says what helps."""
+
+
 class Backend(Protocol):
     """One framework on one device at one precision, holding one model and its optimiser.
 
@@ -34,7 +38,7 @@ class Backend(Protocol):
 
     Raises:
         UserError: from the constructor, where device, precision or engine cannot be had on this machine.
-        OutOfMemory: from any call, where the framework reports it as an error.
+        OutOfMemory, DeviceWatchdog: from any call, where the framework reports it as an error.
     """
 
     group: Group
@@ -107,6 +111,10 @@ class Backend(Protocol):
 
     def matmul(self, n: int) -> Handle:
         """Dispatch one [n,n] x [n,n] product of fixed random operands at this precision; not waited for."""
+        ...
+
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The operands of `matmul`, float32 [n,n] each, as the device has them: the product is a @ b."""
         ...
 
     def reset_peak_memory(self) -> None: ...

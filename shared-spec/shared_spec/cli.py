@@ -1,4 +1,4 @@
-"""run | predict | verify | info: one command line for all three platforms.
+"""run | predict | verify | info | doctor: one command line for all three platforms.
 
 `python -m bench_torch_ipex run --profile quick` (the other two alike).
 """
@@ -20,11 +20,12 @@ from shared_spec import files, ranks
 from shared_spec.conformance.checks import run_checks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance, topology
-from shared_spec.platform import Platform
+from shared_spec.machine.energy import wall
+from shared_spec.platform import Platform, Threads
 from shared_spec.results import privacy
 from shared_spec.results.format import Result
 from shared_spec.results.measurements import Conformance
-from shared_spec.run import console, parent, phases, worker
+from shared_spec.run import console, doctor, fitness, parent, phases, plug, worker
 from shared_spec.run.job import Setting
 from shared_spec.run.phases import Phase
 from shared_spec.run.request import DEFAULT_TIME_LIMIT, Request, Scaling
@@ -79,12 +80,12 @@ def _options(platform: Platform) -> Callable[[Command], Command]:
     return add
 
 
-def _enter_worker_env(platform: Platform, device: str, engine: str) -> None:
+def _enter_worker_env(platform: Platform, device: str, engine: str, threads: Threads | None = None) -> None:
     """Start this process anew with the platform's environment, unless it has it: libraries read it at load time."""
     marker = "DEIT_BENCH_WORKER"
     if os.environ.get(marker) != "1":
-        local_size = platform.world().local_size
-        env = {**os.environ, **platform.worker_env(device, engine, local_size), marker: "1"}
+        threads = threads or topology.threads(platform.world().local_size)
+        env = {**os.environ, **platform.worker_env(device, engine, threads), marker: "1"}
         os.execve(sys.executable, [sys.executable, "-m", platform.package, *sys.argv[1:]], env)
 
 
@@ -98,6 +99,14 @@ def _chosen_phases(text: str | None, defaults: tuple[str, ...]) -> tuple[Phase, 
     if not names:
         raise UserError(f"--phases: name at least one of {', '.join(phases.BY_NAME)}.")
     return phases.chosen(names)
+
+
+def _checked_power(ctx: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """What --power-watts says, a log by its absolute path; it can be read."""
+    if text is None or (log := wall.parse(text).log) is None:
+        return text
+    wall.read_log(log)
+    return str(log.absolute())
 
 
 def _run_command(platform: Platform) -> click.Command:
@@ -120,9 +129,7 @@ def _run_command(platform: Platform) -> click.Command:
         show_default=True,
         help="When a full training ends.",
     )
-    @click.option(
-        "--power-watts", type=click.FloatRange(0, min_open=True), help="What a wall meter shows while training."
-    )
+    @click.option("--power-watts", callback=_checked_power, help=f"What a wall meter shows: {wall.FORMS}.")
     @click.option(
         "--max-batch",
         "largest_batch",
@@ -155,17 +162,26 @@ def _run_command(platform: Platform) -> click.Command:
         help="How many times its estimate, and five minutes, a phase may take; after half of that it ends with what it "
         "has.  0: no limit.",
     )  # fmt: skip
+    @click.option(
+        "--threads", type=click.IntRange(1), help="Compute threads of each process on a CPU.  [default: one a core]"
+    )
+    @click.option(
+        "--cores", type=click.Choice(["performance", "all"]), default="performance", show_default=True,
+        help="Which cores of a CPU compute, where it has two kinds.",
+    )  # fmt: skip
+    @click.option("--emulated", is_flag=True, help="Measure bf16 even where the machine has no instructions for it.")
     @click.option("--json-events", is_flag=True, help="Tell programs what happens: one JSON object a line.")
     def command(
         spec_path: Path | None, profile: str, data: str | None, phases_text: str | None, json_events: bool, out: Path,
         fresh: bool, keep_weights: bool, largest_batch: int, memory_share: float, scaling: Scaling, time_limit: float,
+        emulated: bool,
         **setting: Any,
     ) -> None:  # fmt: skip
         """Measure this machine and write one result file."""
         spec = load_spec(spec_path)
         request = Request(
             platform, Setting(spec, profile, **setting), _chosen_phases(phases_text, spec.profile(profile).phases), out,
-            data or None, fresh, largest_batch, memory_share, keep_weights, scaling, time_limit,
+            data or None, fresh, largest_batch, memory_share, keep_weights, scaling, time_limit, emulated,
         )  # fmt: skip
         if platform.world().size > 1:
             _run_as_rank(request, json_events)
@@ -214,8 +230,10 @@ def _run_as_rank(request: Request, json_events: bool) -> None:
     platform, setting, world = request.platform, request.setting, request.platform.world()
     if setting.ranks not in (1, world.size):
         raise UserError(f"--nproc {setting.ranks}: the launcher has started {world.size} ranks; leave --nproc out.")
-    _enter_worker_env(platform, setting.device, setting.engine)
-    topology.take_core_share(world.local_rank, world.local_size)
+    fitness.refuse(platform, replace(setting, ranks=world.size), request.emulated)
+    threads = replace(setting, ranks=world.size).compute_threads(world)
+    _enter_worker_env(platform, setting.device, setting.engine, threads)
+    setting.take_cores(world.local_rank, world.local_size)
     os.environ[ranks.TIMEOUT_ENV] = str(setting.rank_timeout)
     group = worker.connect(platform, setting.device)
     request = replace(request, setting=replace(setting, ranks=group.size))
@@ -231,6 +249,11 @@ def _fail_on_bad_phases(result: Result) -> None:
         raise UserError(f"Failed: {', '.join(failed)}; the same command tries only these again.")
     if not all(conformance.passed for conformance in result.measured(Conformance)):
         raise UserError("Conformance failed: this is not the specified workload, and its numbers are not comparable.")
+    if wrong := [f"{phase}: {check.name}" for phase, check in result.failed_checks()]:
+        raise UserError(
+            f"Conformance failed ({', '.join(dict.fromkeys(wrong))}): what was timed is not the specified workload, and "
+            "its numbers are not comparable."
+        )
 
 
 def read_images(path: Path) -> np.ndarray:
@@ -331,7 +354,9 @@ def _info_command(platform: Platform) -> click.Command:
         """Print what would run here, as JSON: backend, environment, versions."""
         spec = load_spec(spec_path)
         _enter_worker_env(platform, device, engine)
-        worker_env = platform.worker_env(device, engine, 1)  # before a framework binds this process to a core
+        worker_env = platform.worker_env(
+            device, engine, topology.threads()
+        )  # before a framework binds this process to a core
         backend = worker.make_backend(platform, spec, device, precision, engine)
         content = {
             "platform": platform.name,
@@ -342,6 +367,36 @@ def _info_command(platform: Platform) -> click.Command:
             "software": provenance.software(),
         }
         click.echo(json.dumps(privacy.scrub(content), indent=1))
+
+    return command
+
+
+def _power_command(platform: Platform) -> click.Command:
+    @click.command("power")
+    @click.argument("result", type=click.Path(path_type=Path))
+    @click.argument("log", type=click.Path(path_type=Path))
+    def command(result: Path, log: Path) -> None:
+        """Put the energy that a smart plug has logged into RESULT; LOG is its CSV file, with time and watts."""
+        click.echo(plug.put_in(result, log))
+
+    return command
+
+
+def _doctor_command(platform: Platform) -> click.Command:
+    @click.command("doctor")
+    @_options(platform)
+    @click.option("--profile", type=click.Choice(["quick", "full"]), default="full", show_default=True)
+    @click.option("--data", help="As for run.")
+    @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True)
+    @click.option("--power-watts", callback=_checked_power, help="As for run.")
+    def command(spec_path: Path | None, profile: str, data: str | None, out: Path, **setting: Any) -> None:
+        """Look at this machine, measuring nothing: what is amiss, what will be null, and the command that mends it."""
+        spec = load_spec(spec_path)
+        chosen = phases.chosen(spec.profile(profile).phases)
+        findings = doctor.examine(doctor.look(Request(platform, Setting(spec, profile, **setting), chosen, out, data)))
+        click.echo(privacy.scrub(doctor.told(findings)))
+        if bad := [finding.check for finding in findings if finding.state == "bad"]:
+            raise UserError(f"A run would fail or mislead here: {', '.join(bad)}.")
 
     return command
 
@@ -363,7 +418,9 @@ def group(platform: Platform) -> click.Group:
     commands = _Group(
         platform.package, help=f"deit-bench on {platform.name}: measure, verify and use the specified DeiT-small."
     )
-    for make in (_run_command, _predict_command, _verify_command, _info_command, _phase_command):
+    for make in (
+        _run_command, _predict_command, _verify_command, _info_command, _doctor_command, _power_command, _phase_command,
+    ):  # fmt: skip
         commands.add_command(make(platform))
     return commands
 

@@ -15,6 +15,19 @@ class Start:
     env: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Threads:
+    """The compute threads of one process on a CPU.
+
+    Attributes:
+        count: how many.
+        places: the logical processors that each may run on; None where the system, or the launcher, decides.
+    """
+
+    count: int
+    places: tuple[tuple[int, ...], ...] | None = None
+
+
 def no_launcher(ranks: int, device: str, words: list[str]) -> list[Start]:
     """What a platform that cannot share its work says.
 
@@ -35,7 +48,8 @@ class Platform:
         make_target: as in `make bench-TARGET`, e.g. "ipex".
         backend: "module:Class" of its Backend.
         devices, engines: what --device and --engine accept; the first is the default.
-        worker_env: (device, engine, ranks on this host) -> environment variables a phase process must start with.
+        worker_env: (device, engine, threads) -> environment variables a phase process must start with; `threads` are
+            those of one of the processes that share this host.
         world: this process's place among the ranks, from the environment that the engine's launcher sets.
         group: "module:function" that connects the ranks: (device) -> ranks.Group, the same one at each call.
         launch: (ranks, device, words behind "python") -> what to start for that many ranks on this host.
@@ -45,6 +59,8 @@ class Platform:
         headline_memory: names of memory figures (results: Memory); the first that was measured is the peak that is
             compared, as device memory is on one machine what the host's is on another.
         compile_seconds: what a training step takes to compile, by device, roughly: for estimates alone.
+        emulates_bf16: (device) -> whether bf16 is certainly made of other arithmetic there, whatever the processor has.
+        cuda: version of CUDA that its GPU libraries are of, and what an older driver costs it.
     """
 
     name: str
@@ -54,7 +70,7 @@ class Platform:
     backend: str
     devices: tuple[str, ...]
     engines: tuple[str, ...]
-    worker_env: Callable[[str, str, int], dict[str, str]]
+    worker_env: Callable[[str, str, Threads], dict[str, str]]
     world: Callable[[], World] = World
     group: str = "shared_spec.ranks:alone"
     launch: Callable[[int, str, list[str]], list[Start]] = no_launcher
@@ -62,3 +78,5 @@ class Platform:
     death: str | None = None
     headline_memory: tuple[str, ...] = ("host_peak",)
     compile_seconds: Mapping[str, float] = field(default_factory=dict)
+    emulates_bf16: Callable[[str], bool] = lambda device: False
+    cuda: tuple[str, str] | None = None

@@ -20,6 +20,9 @@ class Board:
         self.name, self.uuid, self.watts, self.mig, self.unsupported = name, uuid, 500.0, [0, 0], set[str]()
         self.count = self.pending = 7_000_000_000.0  # mJ: the driver was loaded long ago
         self.processes: list[int] = []
+        self.throttle = 0x4 | 0x40
+        self.memory, self.free = 141 << 30, 140 << 30
+        self.capability, self.display, self.limit_watts = (9, 0), 0, 700
         self.world = world
         world.then.append(self._tick)
         self._ticks = 0
@@ -39,16 +42,17 @@ class Nvml:
     def __init__(self, *boards: Board) -> None:
         self.boards = boards
         self.broken = False
+        self.driver, self.cuda = "575.57.08", 12090
 
     def nvmlInit(self) -> None:  # noqa: N802
         if self.broken:
             raise NvmlError("Driver Not Loaded")
 
     def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
-        return "575.57.08"
+        return self.driver
 
     def nvmlSystemGetCudaDriverVersion_v2(self) -> int:  # noqa: N802
-        return 12090
+        return self.cuda
 
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return len(self.boards)
@@ -63,23 +67,27 @@ class Nvml:
             "nvmlDeviceGetMigMode": lambda board: board.mig,
             "nvmlDeviceGetTotalEnergyConsumption": lambda board: int(board.count),
             "nvmlDeviceGetPowerUsage": lambda board: int(board.watts * 1000),
-            "nvmlDeviceGetEnforcedPowerLimit": lambda board: 700_000,
+            "nvmlDeviceGetEnforcedPowerLimit": lambda board: board.limit_watts * 1000,
             "nvmlDeviceGetTemperature": lambda board, sensor: {nvml.TEMPERATURE_GPU: 61}[sensor],
             "nvmlDeviceGetClockInfo": lambda board, clock: {
                 nvml.CLOCK_SM: 1980,
                 nvml.CLOCK_MEMORY: 3201,
             }[clock],
-            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda board: 0x4 | 0x40,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda board: board.throttle,
             "nvmlDeviceGetUtilizationRates": lambda board: SimpleNamespace(gpu=97, memory=40),
             "nvmlDeviceGetComputeRunningProcesses": lambda board: [
                 SimpleNamespace(pid=p, usedGpuMemory=1000 + p) for p in board.processes
             ],
-            "nvmlDeviceGetMemoryInfo": lambda board: SimpleNamespace(total=141 << 30),
+            "nvmlDeviceGetMemoryInfo": lambda board: SimpleNamespace(total=board.memory, free=board.free),
             "nvmlDeviceGetPowerManagementDefaultLimit": lambda board: 700_000,
             "nvmlDeviceGetMaxClockInfo": lambda board, clock: {
                 nvml.CLOCK_SM: 1980,
                 nvml.CLOCK_MEMORY: 3201,
             }[clock],
+            "nvmlDeviceGetCudaComputeCapability": lambda board: board.capability,
+            "nvmlDeviceGetDisplayActive": lambda board: board.display,
+            "nvmlDeviceGetMaxPcieLinkGeneration": lambda board: 5,
+            "nvmlDeviceGetMaxPcieLinkWidth": lambda board: 16,
             "nvmlDeviceGetEccMode": lambda board: [1, 1],
             "nvmlDeviceGetCurrPcieLinkGeneration": lambda board: 5,
             "nvmlDeviceGetCurrPcieLinkWidth": lambda board: 16,

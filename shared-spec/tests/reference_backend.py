@@ -36,7 +36,7 @@ def bf16_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return rounded(rounded(a, 8) @ rounded(b, 8), 8)
 
 
-def tanh_gelu(x: np.ndarray) -> reference.Layered:
+def tanh_gelu(x: np.ndarray, erf: object = None) -> reference.Layered:
     """The approximation of arXiv 1606.08415, section 2."""
     c = math.sqrt(2 / math.pi)
     t = np.tanh(c * (x + 0.044715 * x**3))
@@ -278,7 +278,12 @@ class ReferenceBackend:
         return handle.value
 
     def matmul(self, n: int) -> Work:
-        return self._dispatch(np.zeros((n, n), np.float32))
+        product = bf16_product if self.precision == "bf16" else reference.product
+        return self._dispatch(self.patches.get("product", product)(*self.matmul_operands(n)))
+
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        a, b = np.random.default_rng(n).normal(size=(2, n, n)).astype(np.float32)
+        return (rounded(a, 8), rounded(b, 8)) if self.precision == "bf16" else (a, b)
 
     def reset_peak_memory(self) -> None:
         """There is nothing to measure."""

@@ -38,18 +38,30 @@ def test_options_of_run_reach_the_request(spec_file: Path, tiny_spec: Spec) -> N
         "--spec", spec_file, "--profile", "quick", "--device", "cuda", "--precision", "bf16", "--data", "synthetic",
         "--phases", "training, ceiling", "--out", "elsewhere", "--fresh", "--keep-weights", "--stop", "target",
         "--power-watts", 42, "--max-batch", 64, "--memory-share", 0.5, "--nproc", 2, "--scaling", "weak",
-        "--rank-timeout", 9, "--time-limit", 3,
+        "--rank-timeout", 9, "--time-limit", 3, "--threads", 3, "--cores", "all", "--emulated",
     )  # fmt: skip
     setting = request.setting
     assert {field.name: getattr(setting, field.name) for field in fields(setting)} == {
         "spec": tiny_spec, "profile_name": "quick", "device": "cuda", "engine": "fake", "precision": "bf16",
-        "stop": "target", "power_watts": 42.0, "ranks": 2, "rank_timeout": 9.0,
+        "stop": "target", "power_watts": "42", "ranks": 2, "rank_timeout": 9.0, "threads": 3, "cores": "all",
     }  # fmt: skip
     assert {field.name: getattr(request, field.name) for field in fields(request)} == {
         "platform": PLATFORM, "setting": setting, "phases": (phases.CEILING, phases.TRAINING), "out": Path("elsewhere"),
         "data": "synthetic", "fresh": True, "largest_batch": 64, "memory_share": 0.5, "keep_weights": True,
-        "scaling": "weak", "time_limit": 3.0,
+        "scaling": "weak", "time_limit": 3.0, "emulated": True,
     }  # fmt: skip
+
+
+def test_what_a_wall_meter_shows_is_looked_at_before_anything_runs(tmp_path: Path) -> None:
+    plug = tmp_path / "plug.csv"
+    plug.write_text("time,watts\n1764000000,38.5\n")
+    assert requested("--power-watts", plug).setting.power_watts == str(plug)
+    assert requested("--power-watts", "idle=6.5,load=38").setting.power_watts == "idle=6.5,load=38"
+    for wrong, words in (("missing.csv", "missing.csv: cannot be read"), ("idle=6", "load is missing")):
+        done = here("run", "--power-watts", wrong)
+        assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+    done = here("power", tmp_path / "missing.json", plug)
+    assert (done.returncode, "missing.json: cannot be read" in done.stderr) == (1, True)
 
 
 def test_options_that_are_left_out(standard_spec: Spec) -> None:
@@ -61,6 +73,7 @@ def test_options_that_are_left_out(standard_spec: Spec) -> None:
     assert (setting.spec, setting.profile_name, setting.device) == (standard_spec, "full", "cpu")
     assert (setting.precision, setting.stop, setting.power_watts) == ("fp32", "epochs", None)
     assert (setting.ranks, setting.rank_timeout) == (1, 300.0)
+    assert (setting.threads, setting.cores, request.emulated) == (None, "performance", False)
 
 
 @pytest.mark.parametrize(

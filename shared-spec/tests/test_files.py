@@ -75,8 +75,8 @@ def test_no_more_is_unpacked_than_the_bound_allows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", gzip.compress(b"[1, 2, 3]")[:-4], gzip.compress(b"[1]")[:10] + b"\xff" * 40],
-    ids=["empty", "json", "cut", "damaged"],
+    [b"", b"{}", gzip.compress(b"[1, 2, 3]", mtime=0)[:-4], gzip.compress(b"[1]", mtime=0)[:10] + b"\xff" * 40],
+    ids=["nothing", "plain", "cut", "damaged"],
 )
 def test_what_gzip_has_not_packed_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.json.gz"

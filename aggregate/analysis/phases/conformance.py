@@ -62,6 +62,9 @@ def conformance_of(result: Result) -> tuple[str, str]:
         if failed := [check for check in measured.checks if not check.passed]:
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             return "failed", f"failed {', '.join(map(_failure, failed[:3]))}{more}"
+    if timed := result.content.failed_checks():
+        more = f" and {len(timed) - 3} more" if len(timed) > 3 else ""
+        return "failed", f"failed {', '.join(f'{phase}: {_failure(check)}' for phase, check in timed[:3])}{more}"
     names = [check.name for measured in result.measured(Conformance) for check in measured.checks]
     if lacking := [kind for kind in PROOF if not any(name.startswith(kind) for name in names)]:
         return "not checked", f"the conformance phase has no check of {' and '.join(lacking)}"

@@ -37,12 +37,17 @@ METRICS = (
     Metric("full_energy", "convergence", "Whole training: energy", "kJ", 4, "up to the last evaluation",
            of_ranks="withheld"),
     Metric("cost_to_target", "convergence", "Rental to target", "", 3,
-           "time to target * price of an hour of the machine that the price file has for this device",
-           of_ranks="withheld"),
+           "time to target * price of an hour of the machine that the price file has for this device; its electricity is "
+           "in it", of_ranks="withheld"),
     Metric("cost_full", "convergence", "Rental, full training", "", 3, "the same over all epochs of the spec",
            of_ranks="withheld"),
+    Metric("owning_to_target", "convergence", "Owning to target", "", 3,
+           "time to target * purchase price, less what it sells for later, over all hours that the machine is used, by the "
+           "price file or --machine-price; electricity comes on top", of_ranks="withheld"),
+    Metric("owning_full", "convergence", "Owning, full training", "", 3, "the same over all epochs of the spec",
+           of_ranks="withheld"),
     Metric("electricity_to_target", "convergence", "Electricity to target", "", 3,
-           "energy to target * first tariff of the price file; of what the meter covers only; a rental has it in",
+           "energy to target * tariff, the price file's first or --tariff; of what the meter covers only",
            of_ranks="withheld"),
     Metric("electricity_full", "convergence", "Electricity, full training", "", 3, "the same over all epochs",
            of_ranks="withheld"),
@@ -124,6 +129,28 @@ def _contradictions(measured: Convergence, here: str, result: Result) -> Problem
     yield from batch_contradictions(measured, here, result)
     yield from memory.contradictions(measured.memory, f"{here}/memory", result)
     yield from _not_as_specified(measured, here, result)
+    yield from _miscounted(measured, here, result)
+
+
+def _miscounted(measured: Convergence, here: str, result: Result) -> Problems:
+    """Accuracies that the counts of the classes contradict."""
+    if (images := measured.class_images) is None:
+        return
+    if sum(images) != result.spec.content.data.test_images:
+        yield (
+            f"{here}/class_images",
+            f"add up to {sum(images)}, not to the {result.spec.content.data.test_images} of the spec",
+        )
+    for i, epoch in enumerate(measured.epochs):
+        if (right := epoch.class_right) is None:
+            continue
+        if len(right) != len(images) or any(r > n for r, n in zip(right, images, strict=False)):
+            yield f"{here}/epochs/{i}/class_right", "does not fit the number of images of each class"
+        elif abs(sum(right) / max(sum(images), 1) - epoch.top1) > 1e-9:
+            yield (
+                f"{here}/epochs/{i}/top1",
+                f"is {epoch.top1:g}, but the classes' counts make {sum(right) / sum(images):g}",
+            )
 
 
 def _contradictions_of_clocks(measured: Convergence, here: str) -> Problems:

@@ -1,4 +1,4 @@
-"""Top-1 against time, energy and rental."""
+"""Top-1 against time, energy and cost."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,19 @@ MAX_SEEDS = 8
 
 
 def draw(runs: Sequence[Run]) -> Figure:
-    """Top-1 against time, energy and rental, a line per seed."""
+    """Top-1 against time, energy and cost, a line per seed."""
     title = f"Accuracy on all test images, a line per seed (of a run's first {MAX_SEEDS})"
     figure = new_figure(title, 3.6 + 0.16 * len(runs))
     panels = figure.subplots(1, 3, sharey=True)
-    currency = runs[0].prices.currency
-    for axes, label in zip(panels, ("time, min", "energy, kJ", f"rental, {currency}"), strict=True):
+    currency = runs[0].prices.unit
+    for axes, label in zip(panels, ("time, min", "energy, kJ", f"rental (else owning), {currency}"), strict=True):
         axes.set_xlabel(label)
         axes.axhline(100 * runs[0].result.spec.training.target_top1, color="black", linewidth=0.8, linestyle=":")
     panels[0].set_ylabel("top-1, % (dotted: target)")
     for run in runs:
         for seed, curve in enumerate(curves(run)[:MAX_SEEDS]):
             style = {**line_of(run), "markevery": None, "label": legend(run) if seed == 0 else None}
-            for axes, x in zip(panels, (curve.minutes, curve.kilojoules, curve.rental), strict=True):
+            for axes, x in zip(panels, (curve.minutes, curve.kilojoules, curve.cost), strict=True):
                 if x is not None:
                     axes.plot(x, curve.top1, **style)
     for axes in panels:

@@ -1,4 +1,4 @@
-"""Rental and electricity of a full training."""
+"""Rental, owning and electricity of a full training."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from aggregate.analysis.merging import Run
 from aggregate.render.figures import rows
 from aggregate.render.figures.kind import Kind
 
-METRICS = ("cost_full", "electricity_full")
+METRICS = ("cost_full", "owning_full", "electricity_full")
 
 
 def draw(runs: Sequence[Run]) -> Figure:
-    """Rental and electricity of every seed."""
+    """Rental, owning and electricity of every seed."""
     return rows.draw("Cost of a full training: range and median of the seeds", runs, METRICS)
 
 

@@ -191,6 +191,9 @@ def test_conformance_worst_check() -> None:
     assert math.isnan(figures(content)["conformance_worst"].value)
 
 
+PRICED_BY_THE_HOUR = ("cost_to_target", "cost_full", "owning_to_target", "owning_full")
+
+
 @pytest.mark.parametrize("phase", FULL_PHASES)
 def test_what_was_not_measured_has_a_reason_and_no_value(phase: str) -> None:
     absent = figures(make_result("mlx", phases=[p for p in FULL_PHASES if p != phase]))
@@ -201,7 +204,7 @@ def test_what_was_not_measured_has_a_reason_and_no_value(phase: str) -> None:
             assert absent[metric.key].reason == f"the {phase} phase was not run"
             assert math.isnan(failed[metric.key].value)
             assert failed[metric.key].reason == f"the {phase} phase failed: killed by SIGKILL"
-        elif metric.key not in ("efficiency", "cost_to_target", "cost_full", "device_process", *BY_BATCH):
+        elif metric.key not in ("efficiency", "device_process", *PRICED_BY_THE_HOUR, *BY_BATCH):
             assert math.isfinite(absent[metric.key].value), metric.key
 
 
@@ -275,20 +278,49 @@ def test_resumed_and_diverged_is_said_beside_the_time() -> None:
 
 
 def test_rental_is_hours_by_the_price_of_the_very_device() -> None:
-    derived = full_training("tf-cuda", "NVIDIA L4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
-    assert derived["cost_to_target"].value == pytest.approx(0.8048 / 2)
-    assert derived["cost_full"].value == pytest.approx(0.8048)
-    assert (derived["cost_full"].unit, "AWS g6.xlarge" in derived["cost_full"].notes[0]) == ("USD", True)
-    unknown = full_training("tf-cuda", "NVIDIA H200")["cost_full"]
+    found = full_training("tf-cuda", "NVIDIA L4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
+    assert found["cost_to_target"].value == pytest.approx(0.8048 / 2)
+    assert found["cost_full"].value == pytest.approx(0.8048)
+    assert (found["cost_full"].unit, "AWS g6.xlarge" in found["cost_full"].notes[0]) == ("USD", True)
+    unknown = full_training("tf-cuda", "NVIDIA H20")["cost_full"]
     assert math.isnan(unknown.value)
-    assert unknown.reason == "the price file has no machine with NVIDIA H200"
+    assert unknown.reason == "the price file has no machine with NVIDIA H20"
+
+
+def test_owning_is_hours_by_the_purchase_price_spread_over_all_of_them() -> None:
+    found = full_training("mlx", "Apple M4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
+    assert found["owning_full"].value == pytest.approx(599 / 6000)
+    assert found["owning_to_target"].value == pytest.approx(599 / 12000)
+    assert found["owning_full"].unit == "USD"
+    for word in ("Mac mini", "599 USD as of 2024-10-29", "2000 hours in each of 3 years", "without electricity"):
+        assert word in found["owning_full"].notes[0]
+    assert "24 hours at least" in found["cost_full"].reason
+    card = full_training("tf-cuda", "NVIDIA GeForce RTX 4090")
+    assert math.isnan(card["owning_full"].value)
+    assert "--machine-price 'NVIDIA RTX 4090=PRICE USD'" in card["owning_full"].reason
+    assert math.isfinite(card["cost_full"].value)
+
+
+def test_all_costs_are_in_the_one_currency_that_is_asked_for() -> None:
+    content = make_result("tf-cuda", phases=("convergence",), device_name="NVIDIA L4")
+    prices = PRICES.changed(currency="GBP", owned=(PRICES.owned[0].changed(devices=("NVIDIA L4",)),))
+    found = {f.metric: f for f in derive(Result("x.json", format.parse(content)), prices)}
+    costs = [found[key] for key in (*PRICED_BY_THE_HOUR, "electricity_to_target", "electricity_full")]
+    assert {(figure.unit, figure.reason) for figure in costs} == {("GBP", "")}
+    dollars = full_training("tf-cuda", "NVIDIA L4")["cost_full"].value
+    assert found["cost_full"].value == pytest.approx(dollars / 1.1172 * 0.8338)
+    assert found["cost_full"].notes[1:] == ("1 EUR = 1.1172 USD on 2026-10-30", "1 EUR = 0.8338 GBP on 2026-10-30")
+    without = {f.metric: f for f in derive(Result("x.json", format.parse(content)), prices.changed(exchange=()))}
+    assert "--exchange-rate 'USD/GBP=RATE'" in without["cost_full"].reason
+    assert "--exchange-rate 'EUR/GBP=RATE'" in without["electricity_full"].reason
 
 
 def test_electricity_is_kilowatt_hours_by_the_first_tariff() -> None:
     energy = {"joules": 7.2e6, "reason": None, "source": "wall-meter", "scope": "whole machine", "samples": 1}
-    derived = full_training(energy=energy)["electricity_full"]
-    assert derived.value == pytest.approx(2 * 0.2872)
-    assert (derived.unit, derived.notes[1]) == ("EUR", "wall-meter: whole machine")
+    found = full_training(energy=energy)["electricity_full"]
+    assert found.value == pytest.approx(2 * 0.2872 * 1.1172)
+    assert (found.unit, found.notes[1]) == ("USD", "wall-meter: whole machine")
+    assert found.notes[2] == "1 EUR = 1.1172 USD on 2026-10-30"
     dark = full_training(energy={**energy, "joules": None, "reason": "no permission; try this"})["electricity_full"]
     assert (math.isnan(dark.value), dark.reason) == (True, "no permission; try this")
 

@@ -42,7 +42,7 @@ from shared_spec.workload.params import Params
 from shared_spec.workload.spec import Spec
 
 
-def _check(name: str, figure: float, bound: float, detail: str) -> Check:
+def check(name: str, figure: float, bound: float, detail: str) -> Check:
     """Passed when `figure` (NaN where there is none) does not exceed `bound`; `detail` says of what."""
     passed, value = bool(figure <= bound), finite(float(figure))
     return Check(name=name, passed=passed, figure=value, bound=float(bound), detail=detail)
@@ -83,12 +83,12 @@ def _check_parameters(backend: Backend, spec: Spec) -> list[Check]:
         if name not in shapes or name not in exported or exported[name].shape != shapes[name]
     ]
     if wrong:
-        return [_check("parameters", len(wrong), 0, f"names or shapes that differ: {', '.join(sorted(wrong)[:5])}")]
+        return [check("parameters", len(wrong), 0, f"names or shapes that differ: {', '.join(sorted(wrong)[:5])}")]
     values = sum(value.size for value in exported.values())
     changed = sum(int(np.sum(exported[name] != value)) for name, value in loaded.items())
     return [
-        _check("parameters", abs(values - params.count(spec)), 0, f"{values:,} values under {len(shapes)} names"),
-        _check("load and export", changed, 0, "values that loading and exporting changed"),
+        check("parameters", abs(values - params.count(spec)), 0, f"{values:,} values under {len(shapes)} names"),
+        check("load and export", changed, 0, "values that loading and exporting changed"),
     ]
 
 
@@ -106,7 +106,7 @@ def _check_preprocess(backend: Backend, spec: Spec, precision: str) -> Check:
     largest = float(np.max(np.abs(exact)))
     bound = (3 / min(spec.data.std) + 12 * largest) * unit_roundoff(precision)
     error = float(np.max(np.abs(pixels - exact))) if pixels.shape == exact.shape else math.inf
-    return _check("preprocess", error, bound, f"largest error of a pixel, among values up to {largest:.2f}")
+    return check("preprocess", error, bound, f"largest error of a pixel, among values up to {largest:.2f}")
 
 
 # --- The reference's answers.
@@ -130,7 +130,7 @@ def _check_answers(
         bounds = _bounds(name, spec, precision, expected[f"{name}/{precision}"], backend.group.size)
         if isinstance(answer, np.ndarray):
             metric, detail = METRICS[name]
-            yield _check(name, metric(answer.astype(np.float64), expected[f"{name}/value"]), float(bounds), detail)
+            yield check(name, metric(answer.astype(np.float64), expected[f"{name}/value"]), float(bounds), detail)
         else:
             yield _group_check(name, spec, answer, expected, bounds)
 
@@ -192,7 +192,7 @@ def _worst(name: str, errors: dict[str, float], bounds: dict[str, float]) -> Che
     ratios = {parameter: error / bounds[parameter] for parameter, error in errors.items()}
     worst = max(ratios, key=lambda parameter: math.inf if math.isnan(ratios[parameter]) else ratios[parameter])
     detail = f"relative error (L2) of {worst}, the worst of all parameters"
-    return _check(name, errors[worst], bounds[worst], detail)
+    return check(name, errors[worst], bounds[worst], detail)
 
 
 def _key_bias_check(spec: Spec, updates: np.ndarray) -> Check:
@@ -204,7 +204,7 @@ def _key_bias_check(spec: Spec, updates: np.ndarray) -> Check:
     o = spec.optimizer
     figure = float(np.max(np.abs(updates))) / sum(learning_rates(spec))
     detail = "largest update, in units of the sum of learning rates; any such update is noise"
-    return _check(KEY_BIASES, figure, max(1.0, (1 - o.beta1) / math.sqrt(1 - o.beta2)), detail)
+    return check(KEY_BIASES, figure, max(1.0, (1 - o.beta1) / math.sqrt(1 - o.beta2)), detail)
 
 
 # --- The optimiser alone.
@@ -261,23 +261,35 @@ def _check_precision(backend: Backend, spec: Spec, precision: str) -> Iterator[C
     In training they are read off the gradient of head.weight, an outer product with norm.bias. As the gradients
     themselves are rounded, twice at most in the ratio of two of them, the last 3 bits do not show.
     """
-    exponents = np.arange(1, min(SIGNIFICAND_BITS["fp32"], spec.model.dim - 1))
-    n = len(exponents)
-    wanted = min(SIGNIFICAND_BITS[precision], n + 1)
-    backend.load_params(_significand_weights(spec, exponents))
     batch = probe_batch(spec, 0)
+    yield inference_bits(backend, spec, precision, batch.images, "precision, inference")
+    exponents, wanted = _exponents(spec, precision)
+    n = len(exponents)
     on_device = backend.to_device(batch.images, batch.targets)
-    kept = np.all(backend.to_numpy(backend.infer(on_device))[:, : 2 * n] == 2.0 ** -np.tile(exponents, 2), axis=0)
-    bits = [1 + _leading(kept[:n]), 1 + _leading(kept[n:])]
-    detail = f"bits off {wanted}: matrix products keep {bits[0]} bits of a weight and {bits[1]} of an activation"
-    yield _check("precision, inference", max(abs(b - wanted) for b in bits), 0, detail)
-
     gradient = backend.gradients(on_device)["head.weight"].astype(np.float64)
     row = gradient[np.argmax(np.abs(gradient[:, 0]))]
     ratio = row[1 : n + 1] / row[0] - 1
     trained = 1 + _leading(np.abs(ratio - 2.0**-exponents) < 0.5 * 2.0**-exponents)
     detail = f"bits off {wanted}: matrix products keep {trained} bits or up to 3 more of an activation"
-    yield _check("precision, training", abs(trained - wanted), 3, detail)
+    yield check("precision, training", abs(trained - wanted), 3, detail)
+
+
+def _exponents(spec: Spec, precision: str) -> tuple[np.ndarray, int]:
+    """The bits that are asked after, and how many of them are to be kept."""
+    exponents = np.arange(1, min(SIGNIFICAND_BITS["fp32"], spec.model.dim - 1))
+    return exponents, min(SIGNIFICAND_BITS[precision], len(exponents) + 1)
+
+
+def inference_bits(backend: Backend, spec: Spec, precision: str, images: np.ndarray, name: str) -> Check:
+    """Bits that the products of inference keep, at the batch size of `images`; the backend gets other parameters."""
+    exponents, wanted = _exponents(spec, precision)
+    n = len(exponents)
+    backend.load_params(_significand_weights(spec, exponents))
+    logits = backend.to_numpy(backend.infer(backend.to_device(images, None)))
+    kept = np.all(logits[:, : 2 * n] == 2.0 ** -np.tile(exponents, 2), axis=0)
+    bits = [1 + _leading(kept[:n]), 1 + _leading(kept[n:])]
+    detail = f"bits off {wanted}: matrix products keep {bits[0]} bits of a weight and {bits[1]} of an activation"
+    return check(name, max(abs(b - wanted) for b in bits), 0, detail)
 
 
 def _significand_weights(spec: Spec, exponents: np.ndarray) -> Params:
@@ -365,7 +377,7 @@ def _check_waits(kind: str, backend: Backend, dispatch: Callable[[], Handle], cl
         if max(ranks.gathered_values(group, min(shares))) <= WAIT_BOUND:
             break
     detail = f"share left of {count} dispatches in {1e3 * dispatched[-1]:.3g} of {1e3 * seconds:.3g} ms"
-    return _check(f"synchronize, {kind}", min(shares), WAIT_BOUND, detail)
+    return check(f"synchronize, {kind}", min(shares), WAIT_BOUND, detail)
 
 
 # --- Several ranks.
@@ -377,4 +389,4 @@ def _check_ranks(backend: Backend, checks: list[Check]) -> Check:
     reports = ranks.gathered_values(backend.group, [passed, params.fingerprint(backend.export_params())])
     wrong = [rank for rank, (fine, checksum) in enumerate(reports) if not fine or checksum != reports[0][1]]
     detail = f"ranks of {backend.group.size} that failed a check or differ from rank 0" + f": {wrong}" * bool(wrong)
-    return _check("ranks", len(wrong), 0, detail)
+    return check("ranks", len(wrong), 0, detail)

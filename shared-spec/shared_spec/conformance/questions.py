@@ -11,6 +11,7 @@ from shared_spec import ranks
 from shared_spec.backend import Backend, Batch
 from shared_spec.data.batches import HostBatch, soft_targets
 from shared_spec.workload import params, reference
+from shared_spec.workload.arrays import NUMPY, Arrays
 from shared_spec.workload.params import Params
 from shared_spec.workload.random_bits import random_bits
 from shared_spec.workload.spec import Spec
@@ -126,32 +127,49 @@ class ReferenceSubject:
 
     Every answer is then that of parameters which are each off by a relative +u or -u, the signs drawn once and for
     all, and parameters and moments are kept in float32.
+
+    Args:
+        draw: which of the draws of these signs.
+        arrays: what it computes with; answers are on the host all the same.
     """
 
-    def __init__(self, spec: Spec, u: float = 0.0) -> None:
-        self.spec, self.u = spec, u
+    def __init__(self, spec: Spec, u: float = 0.0, draw: int = 0, arrays: Arrays = NUMPY) -> None:
+        self.spec, self.u, self.arrays = spec, u, arrays
+        self._signs: Params = {}
+        self._label = "perturbation" + f" {draw}" * bool(draw)
 
     def load(self, values: Params) -> None:
-        self._state = reference.State.start({name: value.astype(np.float64) for name, value in values.items()})
+        exact = {name: self.arrays.put(value.astype(np.float64)) for name, value in values.items()}
+        self._state = reference.State.start(exact)
 
     def _perturbed(self) -> Params:
         if not self.u:
             return self._state.params
-        result: Params = {}
-        for name, value in self._state.params.items():
-            bits = np.unpackbits(random_bytes(f"perturbation {name}", -(-value.size // 8)))[: value.size]
-            result[name] = value * (1 + self.u * (1 - 2.0 * bits.reshape(value.shape)))
-        return result
+        if not self._signs:
+            self._signs = {name: self._drawn(name, value.shape) for name, value in self._state.params.items()}
+        return {name: value + self.u * value * self._signs[name] for name, value in self._state.params.items()}
+
+    def _drawn(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """+1 or -1 for each value, int8."""
+        size = math.prod(shape)
+        bits = np.unpackbits(random_bytes(f"{self._label} {name}", -(-size // 8)))[:size]
+        return self.arrays.put((1 - 2 * bits.astype(np.int8)).reshape(shape))
+
+    def _on_host(self, values: Params) -> Params:
+        return {name: self.arrays.get(value) for name, value in values.items()}
+
+    def _loss_and_gradients(self, batch: HostBatch) -> tuple[float, Params]:
+        return reference.loss_and_gradients(self.spec, self._perturbed(), batch.images, batch.targets, self.arrays)
 
     def logits(self, batch: HostBatch) -> np.ndarray:
-        return reference.forward(self.spec, self._perturbed(), batch.images)[0]
+        return self.arrays.get(reference.forward(self.spec, self._perturbed(), batch.images, self.arrays)[0])
 
     def gradients(self, batch: HostBatch) -> Params:
-        return reference.loss_and_gradients(self.spec, self._perturbed(), batch.images, batch.targets)[1]
+        return self._on_host(self._loss_and_gradients(batch)[1])
 
     def step(self, batch: HostBatch, lr: float) -> tuple[float, float]:
         o = self.spec.optimizer
-        loss, gradients = reference.loss_and_gradients(self.spec, self._perturbed(), batch.images, batch.targets)
+        loss, gradients = self._loss_and_gradients(batch)
         clipped, norm = reference.clip(gradients, o.clip_norm)
         state = reference.adamw(o, self._state, clipped, lr)
         if self.u:
@@ -160,10 +178,10 @@ class ReferenceSubject:
         return loss, norm
 
     def parameters(self) -> Params:
-        return self._state.params
+        return self._on_host(self._state.params)
 
     def moments(self) -> tuple[Params, Params]:
-        return self._state.m, self._state.v
+        return self._on_host(self._state.m), self._on_host(self._state.v)
 
 
 def _as_float32(values: Params) -> Params:

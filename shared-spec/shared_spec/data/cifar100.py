@@ -82,6 +82,26 @@ def locate(data: str | None, progress: bool) -> Path | None:
     return cached if _is_intact(cached) else _download(progress)
 
 
+def at_hand(data: str | None) -> Path | str | None:
+    """What `locate` would take, without fetching or unpacking anything; SYNTHETIC for the stand-in.
+
+    Returns:
+        None where it would be downloaded.
+
+    Raises:
+        UserError: there is nothing where the user said that it is.
+    """
+    for option, named in (("--data", data), ("$CIFAR100_DIR", os.environ.get("CIFAR100_DIR"))):
+        if named == SYNTHETIC:
+            return SYNTHETIC
+        if named:
+            path = Path(os.path.expanduser(named)).absolute()
+            packed = path.is_file() or (path / _ARCHIVE).is_file()
+            return path if packed else _resolve(path, option)
+    cached = cache_folder() / _FOLDER
+    return cached if _is_intact(cached) else None
+
+
 def load(folder: Path | None, spec: Spec) -> Dataset:
     """The dataset of `locate`'s answer: CIFAR-100 from `folder`, the stand-in for None."""
     return synthetic.dataset(spec) if folder is None else read(folder)

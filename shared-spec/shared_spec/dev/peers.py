@@ -27,7 +27,7 @@ from shared_spec.backend import Batch, Handle
 from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.errors import UserError
-from shared_spec.machine import facts, provenance
+from shared_spec.machine import facts, provenance, topology
 from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
@@ -221,7 +221,7 @@ def _python(script: Path, peer: Peer) -> str:
 
 def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, setting: Setting, rounds: int) -> Any:
     """One duel as the result file has it; times in seconds a step."""
-    env = platform.worker_env(setting.device, setting.engine, 1)
+    env = platform.worker_env(setting.device, setting.engine, topology.threads())
     job = {**setting.__dict__, "spec": spec.to_dict()}
     processes: list[_Process] = []
     with tempfile.TemporaryDirectory() as folder:

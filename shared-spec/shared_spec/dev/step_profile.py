@@ -17,6 +17,7 @@ import click
 from shared_spec import files
 from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
+from shared_spec.machine import topology
 from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
@@ -101,7 +102,7 @@ def main(
             return
         words = ["--device", device, "--precision", precision, "--batch", str(batch), "--seconds", str(seconds)]
         call = [sys.executable, script, *words, "--here"]
-        env = {**os.environ, **platform.worker_env(device, platform.engines[0], 1)}
+        env = {**os.environ, **platform.worker_env(device, platform.engines[0], topology.threads())}
         found: dict[str, Any] = _in_process([*call, "all"], env)
         if "failed" in found:
             raise click.ClickException(found["failed"])

@@ -13,7 +13,7 @@ from typing import Any
 import cpuinfo
 import psutil
 
-from shared_spec.machine import nvml, topology
+from shared_spec.machine import hardware, limits, nvml, topology
 from shared_spec.machine.probe import (
     SLOW_SECONDS,
     Asker,
@@ -22,6 +22,7 @@ from shared_spec.machine.probe import (
     command_output,
     first_line,
     in_a_line,
+    rooted,
     whole_number,
     within,
 )
@@ -50,6 +51,7 @@ def collect(device: str = "cpu", asker: Asker | None = None) -> Facts:
     found.add("user_settings", user_settings)
     for name, question in (MAC if sys.platform == "darwin" else LINUX).items():
         found.add(name, question, SLOW_SECONDS)
+    found.add_all("hardware", (), hardware.facts, SLOW_SECONDS)
     if device == "cuda":
         found.add("cuda_kernel_cache", cuda_kernel_cache)
         found.add_all("gpu", nvml.facts_of(None), lambda: nvml.facts_of(_gpu()), SLOW_SECONDS)
@@ -124,7 +126,6 @@ def _mac_power_mode() -> str | None:
 MAC: dict[str, Callable[[], Any]] = {
     "macos_build": lambda: command_output("sw_vers", "-buildVersion"),
     "cpu_sockets": lambda: whole_number(_sysctl("hw.packages")),
-    "cpu_performance_cores": lambda: whole_number(_sysctl("hw.perflevel0.physicalcpu")),
     "rosetta": _rosetta,
     "power_mode": _mac_power_mode,
 }
@@ -145,7 +146,7 @@ def _turbo() -> bool | None:
 
 
 def _sockets() -> int | None:
-    packages = {first_line(path) for path in Path(CPU).glob("cpu[0-9]*/topology/physical_package_id")}
+    packages = {first_line(path) for path in rooted(CPU).glob("cpu[0-9]*/topology/physical_package_id")}
     return len(packages - {None}) or None
 
 
@@ -159,7 +160,7 @@ def _distribution() -> str | None:
 def _cpuinfo_field(name: str) -> str | None:
     """The first processor's line of that name in /proc/cpuinfo; None where there is none."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in rooted("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == name:
                 return value.strip()
@@ -167,9 +168,9 @@ def _cpuinfo_field(name: str) -> str | None:
 
 
 def _container() -> str | None:
-    if Path("/.dockerenv").exists():
+    if rooted("/.dockerenv").exists():
         return "docker"
-    if Path("/run/.containerenv").exists():
+    if rooted("/run/.containerenv").exists():
         return "podman"
     return os.environ.get("container")  # noqa: SIM112  (systemd spells it so)
 
@@ -185,12 +186,12 @@ LINUX: dict[str, Callable[[], Any]] = {
     "power_mode": lambda: first_line("/sys/firmware/acpi/platform_profile"),
     "cpu_turbo": _turbo,
     "cpu_smt": lambda: first_line(f"{CPU}/smt/control"),
-    "numa_nodes": lambda: len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or None,
+    "numa_nodes": lambda: len(list(rooted("/sys/devices/system/node").glob("node[0-9]*"))) or None,
     "transparent_hugepages": lambda: first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
     "container": _container,
     "virtual_machine": lambda: "hypervisor" in (_cpuinfo_field("flags") or "").split(),
-    "memory_limit_bytes": topology.memory_limit,
-    "cpu_quota_cores": topology.cpu_quota,
+    "memory_limit_bytes": limits.memory_limit,
+    "cpu_quota_cores": limits.cpu_quota,
 }
 """What Linux tells."""
 
@@ -220,6 +221,7 @@ def state(device: str, now: datetime, asker: Asker | None = None) -> Facts:
     found.add("on_ac_power", _on_ac_power)
     if sys.platform == "darwin":
         found.add("cpu_speed_limit_percent", _mac_speed_limit, SLOW_SECONDS)
+        found.add_all("hardware", (), hardware.mac_state, SLOW_SECONDS)
     if device == "cuda":
         found.add_all("gpu", nvml.state_of(None), lambda: nvml.state_of(_gpu()), SLOW_SECONDS)
     return found.told()

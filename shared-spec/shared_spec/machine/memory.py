@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import sys
+from typing import Any
 
 import psutil
 
@@ -11,8 +12,9 @@ from shared_spec.machine import nvml
 from shared_spec.machine.probe import Findings
 
 RUSAGE_INFO_V4 = 4
-LIFETIME_MAX_FOOTPRINT = 30
-"""Which 64-bit word of rusage_info_v4 is ri_lifetime_max_phys_footprint; its UUID makes the first two (sys/resource.h)."""
+FOOTPRINT, LIFETIME_MAX_FOOTPRINT = 9, 30
+"""Which 64-bit words of rusage_info_v4 are ri_phys_footprint and ri_lifetime_max_phys_footprint; its UUID makes the
+first two (sys/resource.h)."""
 WORDS = 64
 """More than rusage_info_v4 has."""
 
@@ -46,8 +48,28 @@ def host_peak_bytes() -> int:
 
 def footprint_peak_bytes() -> int | None:
     """High-water footprint of this process on macOS, Metal's memory included; None elsewhere."""
+    return _footprint(os.getpid(), LIFETIME_MAX_FOOTPRINT)
+
+
+def taken_bytes(process: psutil.Process) -> int:
+    """What a process takes of the machine's memory now: on macOS its footprint, as a resident set lacks Metal's buffers.
+
+    Raises:
+        psutil.Error: the process is gone.
+    """
+    resident: int = process.memory_info().rss
+    return max(resident, _footprint(process.pid, FOOTPRINT) or 0)
+
+
+def system_library() -> Any:
+    """The library of macOS that tells of processes."""
+    return ctypes.CDLL("/usr/lib/libSystem.dylib")
+
+
+def _footprint(pid: int, word: int) -> int | None:
+    """A word of a process's rusage_info_v4; None on other systems, and of a process that is gone or somebody else's."""
     if sys.platform != "darwin":
         return None
     words = (ctypes.c_uint64 * WORDS)()
-    failed = ctypes.CDLL("/usr/lib/libSystem.dylib").proc_pid_rusage(os.getpid(), RUSAGE_INFO_V4, words)
-    return None if failed else int(words[LIFETIME_MAX_FOOTPRINT]) or None
+    failed = system_library().proc_pid_rusage(pid, RUSAGE_INFO_V4, words)
+    return None if failed else int(words[word]) or None

@@ -150,6 +150,7 @@ def facts_of(gpu: Gpu | None) -> dict[str, Any]:
     ask: Ask = gpu.ask if gpu else _no_answer
     memory, cuda = ask("nvmlDeviceGetMemoryInfo"), _of_system(gpu, "nvmlSystemGetCudaDriverVersion_v2")
     ecc, mig = ask("nvmlDeviceGetEccMode"), ask("nvmlDeviceGetMigMode")
+    capability, display = ask("nvmlDeviceGetCudaComputeCapability"), ask("nvmlDeviceGetDisplayActive")
     return {
         "gpu_name": ask("nvmlDeviceGetName"),
         "gpu_count": _of_system(gpu, "nvmlDeviceGetCount"),
@@ -161,6 +162,10 @@ def facts_of(gpu: Gpu | None) -> dict[str, Any]:
         "gpu_max_memory_clock_mhz": ask("nvmlDeviceGetMaxClockInfo", CLOCK_MEMORY),
         "gpu_ecc": None if ecc is None else bool(ecc[0]),
         "gpu_mig": None if mig is None else mig[0] == MIG_ENABLED,
+        "gpu_compute_capability": None if capability is None else f"{capability[0]}.{capability[1]}",
+        "gpu_display_active": None if display is None else bool(display),
+        "gpu_pcie_max_generation": ask("nvmlDeviceGetMaxPcieLinkGeneration"),
+        "gpu_pcie_max_width": ask("nvmlDeviceGetMaxPcieLinkWidth"),
         "gpu_pcie_generation": ask("nvmlDeviceGetCurrPcieLinkGeneration"),
         "gpu_pcie_width": ask("nvmlDeviceGetCurrPcieLinkWidth"),
     }
@@ -191,8 +196,9 @@ def state(nvml: Any = None, environ: Mapping[str, str] = os.environ, own_process
 def state_of(gpu: Gpu | None, own_processes: int = 0) -> dict[str, Any]:
     """What `state` tells of a GPU; all of it None where there is none."""
     ask: Ask = gpu.ask if gpu else _no_answer
-    utilisation = ask("nvmlDeviceGetUtilizationRates")
+    utilisation, memory = ask("nvmlDeviceGetUtilizationRates"), ask("nvmlDeviceGetMemoryInfo")
     return {
+        "gpu_memory_free_bytes": None if memory is None else memory.free,
         "gpu_temperature_celsius": ask("nvmlDeviceGetTemperature", TEMPERATURE_GPU),
         "gpu_memory_temperature_celsius": _memory_temperature(ask),
         "gpu_sm_clock_mhz": ask("nvmlDeviceGetClockInfo", CLOCK_SM),

@@ -157,11 +157,19 @@ def within(value: float | None, low: float, high: float, unit: str) -> float | N
 
 # --- Small answers: the first line of a file, the output of a command, a whole number; None where there is none.
 
+ROOT = Path("/")
+"""What absolute paths of the system begin at; tests put an invented machine here."""
+
+
+def rooted(path: str | Path) -> Path:
+    """Where an absolute path of the system lies."""
+    return ROOT / str(path).lstrip("/")
+
 
 def first_line(path: str | Path) -> str | None:
     """The first line of a file, without blanks around it."""
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()[0].strip()
+        return rooted(path).read_text(encoding="utf-8").splitlines()[0].strip()
     except (OSError, IndexError, UnicodeDecodeError):
         return None
 
@@ -181,3 +189,8 @@ def command_output(*words: str, env: dict[str, str] | None = None) -> str | None
 def whole_number(text: str | None) -> int | None:
     """`text` as a number where it is one, of digits alone."""
     return int(text) if text is not None and text.isdecimal() else None
+
+
+def file_number(path: str | Path) -> int | None:
+    """The number that is the first line of a file."""
+    return whole_number(first_line(path))

@@ -16,6 +16,11 @@ Clock = Callable[[], float]
 monotonic: Clock = time.monotonic
 
 
+def utc_seconds() -> float:
+    """Time of day, as seconds since 1970, to the millisecond: to match a window with what another device has logged."""
+    return round(time.time(), 3)
+
+
 def utc_now() -> datetime:
     """Date and time of day: for when something happened, never for how long it took."""
     return datetime.now(UTC)

@@ -11,7 +11,7 @@ the ones that count; a training may go on with another number of ranks, as all t
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,19 @@ from pydantic import BaseModel
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, Handle
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.dataset import Dataset
+from shared_spec.data.dataset import CLASSES, Dataset
 from shared_spec.machine.energy.meter import Meter
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock
 from shared_spec.measure.training import Trainer
 from shared_spec.ranks import Group
 from shared_spec.results import measurements
-from shared_spec.results.measurements import Energy, Epoch, RanksConvergence, Stop, finite
+from shared_spec.results.measurements import Energy, Epoch, RanksConvergence, Span, Stop, finite
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
+
+FOLLOWS_SECONDS = 0.1
+"""Two windows of the meter so close to one another are of one process, which reads it and starts it anew."""
 
 
 class Record(BaseModel):
@@ -44,6 +47,7 @@ class Record(BaseModel):
         losses: sampled training losses of the epoch under way; None where one was not finite.
         joules: energy so far; None once a meter could not tell.
         energy: what the meter said last, or the first time that it could not tell.
+        windows: when the meter ran, by the time of day, one for each process; none where it does not tell.
         resumed: how often a new process went on from a checkpoint.
         memory: largest figures of any process so far, bytes.
         world_sizes: how many ranks trained: those of the first process, then of each that went on from a checkpoint.
@@ -60,6 +64,7 @@ class Record(BaseModel):
     epochs: list[Epoch] = []
     joules: float | None = 0.0
     energy: Energy | None = None
+    windows: list[Span] = []
     resumed: int = 0
     memory: dict[str, int | None] = {}
     world_sizes: list[int] = []
@@ -83,8 +88,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Record]:
 
 def evaluate(
     backend: Backend, data: Dataset, batch_size: int, beat: Callable[[], None] = lambda: None
-) -> tuple[float, float]:
-    """Top-1 accuracy and mean cross entropy over all test images, each counted once.
+) -> tuple[float, float, np.ndarray]:
+    """Top-1 accuracy and mean cross entropy over all test images, each counted once; how many are right of each class.
 
     The ranks share the images, and each then adds up what all of them found, image by image and in the images' order:
     the same figures on all ranks, and the same sums whatever their number. `beat` is called for each batch.
@@ -106,7 +111,8 @@ def evaluate(
         scores[0, : len(labels)] = logits.argmax(1) == labels
         scores[1, : len(labels)] = log_probability[np.arange(len(logits)), labels]
     right, log_probability = np.concatenate(ranks.gathered(backend.group, scores), axis=1)[:, : len(data.test_images)]
-    return float(right.mean()), float(-log_probability.mean())
+    right_of_class = np.bincount(data.test_labels[right > 0], minlength=CLASSES)
+    return float(right.mean()), float(-log_probability.mean()), right_of_class
 
 
 class Convergence:
@@ -237,7 +243,9 @@ class Convergence:
         start = self.clock()
         done, figures = record.step / self.total_steps, self._figures()
         size = self.spec.training.eval_batch_size
-        top1, test_loss = evaluate(self.backend, self.data, size, lambda: self.progress(done, "evaluating", **figures))
+        top1, test_loss, right = evaluate(
+            self.backend, self.data, size, lambda: self.progress(done, "evaluating", **figures)
+        )
         record.evaluation_seconds += self.clock() - start
         record.epochs.append(
             Epoch(
@@ -248,7 +256,9 @@ class Convergence:
                 train_loss=_mean(record.losses),
                 test_loss=finite(test_loss),
                 top1=top1,
+                class_right=tuple(right.tolist()),
                 joules=self._read_meter(),
+                ended=record.windows[-1][1] if record.windows else None,
             )
         )
         record.losses = []
@@ -263,8 +273,16 @@ class Convergence:
             record.joules += reading.joules
         if record.energy is None or record.energy.reason is None:
             record.energy = reading
+        self._note_window(reading.windows)
         self.meter.start()
         return record.joules
+
+    def _note_window(self, windows: Sequence[Span] | None) -> None:
+        """Note when the meter ran; what follows on what is known lengthens it."""
+        known = self.record.windows
+        for start, end in windows or ():
+            follows = bool(known) and 0 <= start - known[-1][1] < FOLLOWS_SECONDS
+            known.append((known.pop()[0] if follows else start, end))
 
     def _save(self, metered: bool = False) -> None:
         """Write the checkpoint; `metered` says that the meter has just been read, and a second window would be empty."""
@@ -314,11 +332,14 @@ class Convergence:
             first_step_seconds=record.first_step_seconds,
             host_wait_seconds=record.host_wait_seconds,
             epochs=tuple(record.epochs),
+            class_images=tuple(np.bincount(self.data.test_labels, minlength=CLASSES).tolist()),
             loss_trace=tuple(record.loss_trace),
-            energy=record.energy.changed(joules=last.joules),
+            energy=record.energy.changed(joules=last.joules, windows=tuple(record.windows) or None),
             resumed=record.resumed,
             final_params=params.fingerprint(self.backend.export_params()),
             memory=record.memory,
+            checks=None,
+            unchecked=None,
         )
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from shared_spec.backend import Backend, OutOfMemory
+from shared_spec.backend import Backend, Batch, Handle, OutOfMemory
 from shared_spec.measure.blocks import Progress, Stepper, as_rows, portion, silent
 from shared_spec.measure.clock import Clock
+from shared_spec.measure.seen import Handful, Seen, Witness, blind
 from shared_spec.results.measurements import Inference, InferenceSize, Latency
 from shared_spec.workload.spec import Profile, Spec
 
@@ -16,91 +17,148 @@ LEAST_SAMPLES = 10
 """Latencies that are taken though the time of the phase is over."""
 
 
+class _Images:
+    """Single images in turn, uint8 [1,S,S,3], none of them ever seen twice: an answer that was kept helps nobody."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images, self.count = images, 0
+
+    def __call__(self) -> np.ndarray:
+        turn, chosen = divmod(self.count, len(self.images))
+        self.count += 1
+        image: np.ndarray = self.images[chosen : chosen + 1].copy()
+        image[0, 0, 0] ^= np.frombuffer(turn.to_bytes(4, "little"), np.uint8)[:3]  # one pixel tells the turn
+        return image
+
+
 def _sampled(
-    step: Callable[[], Any], samples: int, seconds: float, clock: Clock, progress: Progress, deadline: float
-) -> list[float]:
-    """Times of single calls of a `step` that waits for its own end, until both bounds are met or its time is over."""
+    prepare: Callable[[], tuple[np.ndarray, Any]], call: Callable[[Any], Any], samples: int, seconds: float,
+    clock: Clock, deadline: float, progress: Progress,
+) -> tuple[list[float], Handful]:  # fmt: skip
+    """Times of single calls that wait for their own end, until both bounds are met or the time of the phase is over.
+
+    `prepare` makes an image and what is called for it, `call` answers; the clock runs over the call alone.
+
+    Returns:
+        The times, and a handful of the calls.
+    """
     times: list[float] = []
-    total = 0.0
+    total, seen = 0.0, Handful()
     while len(times) < samples or total < seconds:
         if len(times) >= LEAST_SAMPLES and clock() >= deadline:
             break
+        image, asked = prepare()
         start = clock()
-        step()
+        answer = call(asked)
         times.append(clock() - start)
         total += times[-1]
+        seen.offer((image, answer))
         progress(min(1.0, len(times) / samples, total / seconds), f"{total / len(times) * 1e3:.4g} ms")
-    return times
+    return times, seen
 
 
 def measure_latency(
     backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent,
-    deadline: float = math.inf,
+    deadline: float = math.inf, witness: Witness = blind,
 ) -> Latency:  # fmt: skip
     """Batch 1, one image after the other: host to host, then from an image that is on the device already.
 
     Args:
-        images: uint8 [N,S,S,3]; taken in turn, so that no input is seen twice in a row.
+        images: uint8 [N,S,S,3]; taken in turn.
         deadline: of the clock; after it nothing is measured more often than it must be.
+        witness: is told what a handful of the timed calls answered, when all are over.
 
     Returns:
         Every sample, in order; without memory, which the process is asked for at its end.
     """
-    count = 0
+    fresh = _Images(images)
 
-    def host_to_host() -> None:
-        nonlocal count
-        chosen = count % len(images)
-        count += 1
-        backend.to_numpy(backend.infer(backend.to_device(images[chosen : chosen + 1], None)))
+    def from_host() -> tuple[np.ndarray, np.ndarray]:
+        image = fresh()
+        return image, image
 
-    resident = backend.to_device(images[:1], None)
+    def host_to_host(image: np.ndarray) -> np.ndarray:
+        return backend.to_numpy(backend.infer(backend.to_device(image, None)))
 
-    def on_device() -> None:
-        backend.synchronize(backend.infer(resident))
+    def from_device() -> tuple[np.ndarray, Batch]:
+        image = fresh()
+        batch = backend.to_device(image, None)
+        backend.synchronize()
+        return image, batch
+
+    def on_device(batch: Batch) -> Handle:
+        handle = backend.infer(batch)
+        backend.synchronize(handle)
+        return handle
 
     start = clock()
-    host_to_host()
+    host_to_host(fresh())
     first = clock() - start
-    warmup = Stepper(host_to_host, lambda handle: None, spec.measuring, clock, deadline=deadline)
+    warmup = Stepper(lambda: host_to_host(fresh()), lambda handle: None, spec.measuring, clock, deadline=deadline)
     blocks, steady = warmup.warm_up(profile.warmup_max_seconds, portion(progress, 0.0, 0.2))
     backend.reset_peak_memory()
-    samples, seconds = profile.latency_samples, profile.latency_seconds
+    bounds = (profile.latency_samples, profile.latency_seconds, clock, deadline)
+    round_trips, answered = _sampled(from_host, host_to_host, *bounds, portion(progress, 0.2, 0.4))
+    device_only, answered_there = _sampled(from_device, on_device, *bounds, portion(progress, 0.6, 0.4))
+    images_asked, logits = zip(*answered.kept, strict=True)
+    witness(Seen("host to host", np.concatenate(images_asked), np.concatenate(logits)))
+    images_asked, handles = zip(*answered_there.kept, strict=True)
+    logits = tuple(backend.to_numpy(handle) for handle in handles)
+    witness(Seen("device only", np.concatenate(images_asked), np.concatenate(logits)))
     return Latency(
         first_inference_seconds=first,
         warmup_blocks=as_rows(blocks),
         steady=steady,
-        host_to_host_seconds=tuple(
-            _sampled(host_to_host, samples, seconds, clock, portion(progress, 0.2, 0.4), deadline)
-        ),
-        device_only_seconds=tuple(_sampled(on_device, samples, seconds, clock, portion(progress, 0.6, 0.4), deadline)),
+        host_to_host_seconds=tuple(round_trips),
+        device_only_seconds=tuple(device_only),
         memory={},
+        checks=None,
+        unchecked=None,
     )
 
 
+RESIDENT = 2
+"""Batches on the device that inference goes round, so that none is seen twice in a row."""
+
+
 def _infer_batch(
-    backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, deadline: float
-) -> InferenceSize:
-    batch = backend.to_device(images, None)
-    stepper = Stepper(lambda: backend.infer(batch), backend.synchronize, spec.measuring, clock, deadline=deadline)
+    backend: Backend, images: np.ndarray, size: int, spec: Spec, profile: Profile, clock: Clock, deadline: float
+) -> tuple[InferenceSize, list[Seen]]:
+    """Throughput at one batch size, and what the last calls of its window answered."""
+    asked = [np.take(images, range(i * size, (i + 1) * size), 0, mode="wrap") for i in range(RESIDENT)]
+    resident = [backend.to_device(batch, None) for batch in asked]
+    answers: dict[int, Handle] = {}
+    turn = 0
+
+    def infer() -> Handle:
+        nonlocal turn
+        turn = (turn + 1) % RESIDENT
+        answers[turn] = backend.infer(resident[turn])
+        return answers[turn]
+
+    stepper = Stepper(infer, backend.synchronize, spec.measuring, clock, deadline=deadline)
     first = stepper.block(1)
     warmup, steady = stepper.warm_up(profile.inference_seconds)
     backend.reset_peak_memory()
     blocks = stepper.window(1, profile.inference_seconds, warmup[-1].step_seconds, silent)
-    return InferenceSize(
-        batch_size=len(images),
+    measured = InferenceSize(
+        batch_size=size,
         first_inference_seconds=first.seconds,
         steady=steady,
         window_blocks=as_rows(blocks),
         memory=backend.memory(),
     )
+    return measured, [Seen(f"batch {size}", asked[i], backend.to_numpy(answer)) for i, answer in answers.items()]
 
 
 def measure_inference(
     backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent,
-    deadline: float = math.inf,
+    deadline: float = math.inf, witness: Witness = blind,
 ) -> Inference:  # fmt: skip
     """Throughput for batch 1, 2, 4 ... on images that are on the device already, as far as memory and profile go.
+
+    Args:
+        witness: is told, for each size, what the last calls of its window answered.
 
     Returns:
         Every size; without the memory of the whole, which the process is asked for at its end.
@@ -113,11 +171,13 @@ def measure_inference(
             stopped = f"batch {batch_size}: the time for this phase was over"
             break
         progress(math.log2(batch_size) / math.log2(2 * profile.inference_max_batch), f"batch {batch_size}")
-        chosen = np.resize(images, (batch_size, *images.shape[1:]))
         try:
-            sizes.append(_infer_batch(backend, chosen, spec, profile, clock, deadline))
+            measured, seen = _infer_batch(backend, images, batch_size, spec, profile, clock, deadline)
         except OutOfMemory as error:
             stopped = f"batch {batch_size}: out of memory ({error})"
             break
+        sizes.append(measured)
+        for one in seen:
+            witness(one)
         batch_size *= 2
-    return Inference(sizes=tuple(sizes), stopped=stopped, memory={})
+    return Inference(sizes=tuple(sizes), stopped=stopped, memory={}, checks=None, unchecked=None)

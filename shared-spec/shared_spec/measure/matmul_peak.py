@@ -1,16 +1,24 @@
 """The ceiling phase: the device's own rate of square matrix products, by which "fast" is measured."""
 
-from shared_spec.backend import Backend, OutOfMemory
+from shared_spec.backend import Backend, DeviceWatchdog, OutOfMemory
 from shared_spec.measure.blocks import Progress, Stepper, as_rows, silent
 from shared_spec.measure.clock import Clock
 from shared_spec.results.measurements import Ceiling, MatmulSize
 from shared_spec.workload.spec import Profile, Spec
 
+LONGEST_SECONDS = 0.5
+"""No product is started that would take longer: macOS stops GPU work of seconds while a display is on, and a device
+that needs so long for one product has shown its rate."""
+
 
 def measure_matmul_peak(
     backend: Backend, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent
 ) -> Ceiling:
-    """Rate of square matrix products of growing size: what this device can do at this precision."""
+    """Rate of square matrix products of growing size: what this device can do at this precision.
+
+    Raises:
+        OutOfMemory, DeviceWatchdog: not even the first size was computed.
+    """
     sizes: list[MatmulSize] = []
     spent, n = 0.0, 512
     while spent < profile.ceiling_seconds and n <= 16384:
@@ -20,9 +28,13 @@ def measure_matmul_peak(
             stepper.block(1)
             single = stepper.block(1)
             block = stepper.block(max(1, round(profile.ceiling_seconds / 8 / max(single.seconds, 1e-9))))
-        except OutOfMemory:
+        except (OutOfMemory, DeviceWatchdog):
+            if not sizes:
+                raise
             break
         sizes.append(MatmulSize(n=n, blocks=as_rows([block])))
         spent += single.seconds + block.seconds  # not the first, in which a product is compiled
         n *= 2
-    return Ceiling(sizes=tuple(sizes))
+        if 8 * min(single.seconds, block.step_seconds) > LONGEST_SECONDS:
+            break
+    return Ceiling(sizes=tuple(sizes), checks=None, unchecked=None)

@@ -89,9 +89,10 @@ class Trainer:
         """Of the last step."""
         return float(self.backend.to_numpy(self.last)[0])
 
-    def losses(self) -> list[float]:
-        """The first losses, in order."""
-        return [float(self.backend.to_numpy(handle)[0]) for handle in self.trace]
+    def losses_and_norms(self) -> tuple[list[float], list[float]]:
+        """The first losses and gradient norms, in order."""
+        pairs = [self.backend.to_numpy(handle) for handle in self.trace]
+        return [float(loss) for loss, _ in pairs], [float(norm) for _, norm in pairs]
 
 
 def measure_idle(meter: Meter, seconds: float, sleep: Callable[[float], None] = time.sleep) -> IdleEnergy:
@@ -137,7 +138,7 @@ def measure_training(
     spent = {name: seconds - before[name] for name, seconds in trainer.host_seconds().items()}
     host = HostSeconds(**spent, drain=math.fsum(block.drain_seconds for block in window))
     samples = _single_steps(stepper, profile.step_samples, portion(progress, 0.8, 0.15))
-    losses = trainer.losses()
+    losses, norms = trainer.losses_and_norms()
     progress(0.95, "with and without feeding")
     feeding = measure_feeding(trainer, FEEDING_SHARE * profile.window_seconds, warmup[-1].step_seconds)
     return Training(
@@ -154,7 +155,10 @@ def measure_training(
         energy=energy,
         step_seconds=tuple(samples),
         loss_trace=tuple(map(finite, losses)),
+        norm_trace=tuple(map(finite, norms)),
         memory={},
+        checks=None,
+        unchecked=None,
     )
 
 
@@ -234,4 +238,5 @@ def measure_batch(trainer: Trainer, steps: int, progress: Progress = silent) -> 
     progress(0.5, "first step done")
     stepper.block(1)
     block = stepper.block(steps)
-    return TryMeasurements(first_step_seconds=first.seconds, window_blocks=as_rows([block]), memory={})
+    rows = as_rows([block])
+    return TryMeasurements(first_step_seconds=first.seconds, window_blocks=rows, memory={}, checks=None, unchecked=None)

@@ -24,6 +24,7 @@ from shared_spec import files, schema
 from shared_spec.errors import UserError
 from shared_spec.results.measurements import (
     Ceiling,
+    Check,
     Conformance,
     Convergence,
     Count,
@@ -45,8 +46,9 @@ from shared_spec.workload.spec import PHASES, PhaseName, Precision, Profile, Pro
 
 SCHEMA_VERSION = "1.2"
 
-FailureKind = Literal["out_of_memory", "too_slow", "killed", "ranks", "fault"]
-"""Memory ran out; a limit of time was passed; the process was killed; ranks died, hung or came apart; anything else."""
+FailureKind = Literal["out_of_memory", "too_slow", "watchdog", "killed", "ranks", "fault"]
+"""Memory ran out; a limit of time was passed; the system stopped the device's work for taking too long; the process was
+killed; ranks died, hung or came apart; anything else."""
 
 
 def _in_one_message(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -223,6 +225,16 @@ class Parallel(Model):
     hosts: Count | None
 
 
+class CpuThreads(Model):
+    """How many threads compute on a CPU, and on which of its kinds of cores."""
+
+    cores: Literal["performance", "all"] = Field(
+        description="Which were chosen; performance means all of them where they are of one kind"
+    )
+    asked: Count | None = Field(description="--threads; null where the machine decided")
+    count: Count = Field(description="Threads of each process")
+
+
 class UsedProfile(Model):
     name: ProfileName
     content: Profile
@@ -274,6 +286,7 @@ class Result(Model):
     device: Name
     precision: Precision
     parallel: Parallel | None = Field(description="null for one process")
+    cpu_threads: CpuThreads | None = Field(description="null on a GPU, and before 1.2")
     profile: UsedProfile
     spec: UsedSpec
     data: UsedData
@@ -292,6 +305,12 @@ class Result(Model):
     def measured(self, kind: type[M]) -> list[M]:
         """What the successful outcomes of one phase measured, one per repeat."""
         return [outcome.measurements for outcome in self.phases if isinstance(outcome.measurements, kind)]
+
+    def failed_checks(self) -> list[tuple[PhaseName, Check]]:
+        """Checks of what was timed that were not passed, and their phases."""
+        done = [outcome for outcome in self.phases if isinstance(outcome, Done)]
+        timed = [outcome for outcome in done if outcome.phase != "conformance"]
+        return [(one.phase, check) for one in timed for check in one.measurements.failed_checks]
 
     def peak_memory(self, memory: Memory) -> tuple[str, int] | None:
         """Name and bytes of the peak that stands for a phase; None where none of headline_memory was measured."""

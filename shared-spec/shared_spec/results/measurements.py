@@ -85,6 +85,11 @@ EnergySource = Literal[
 ]
 
 
+Instant = Annotated[float, Field(ge=0, le=1e11)]
+Span = Annotated[tuple[Instant, Instant], ARRAY]
+"""Beginning and end by the time of day, seconds since 1970 (UTC)."""
+
+
 class Energy(Model):
     """Energy of a window, or why it could not be measured."""
 
@@ -93,6 +98,11 @@ class Energy(Model):
     source: EnergySource = Field(description="Which meter")
     scope: Text = Field(description="What is in the figure")
     samples: Whole = Field(description="Readings behind the figure: 1 for the difference of a counter, 0 for no meter")
+    windows: Annotated[tuple[Span, ...], ARRAY, Field(min_length=1, max_length=100_000)] | None = Field(
+        default=None,
+        description="When the window was, UTC seconds since 1970, one for each process: what the log of a plug is matched "
+        "with; null where nobody noted it, and before 1.2",
+    )
 
     @model_validator(mode="after")
     def _figure_or_reason(self) -> Self:
@@ -164,13 +174,27 @@ class BatchWindow(Window):
 
 
 class Check(Model):
-    """One proof of the conformance phase: passed when the figure does not exceed the bound."""
+    """One proof: passed when the figure does not exceed the bound."""
 
     name: Name
     passed: bool
     figure: Finite | None = Field(description="null where the figure was not finite")
     bound: Finite
     detail: Text = Field(description="What the figure is of")
+
+
+class Proved(Model):
+    """Measurements whose timed outputs are looked at when nothing is timed any more."""
+
+    checks: Annotated[tuple[Check, ...], ARRAY, Field(max_length=1000)] | None = Field(
+        description="What was made of the outputs of what was timed; null before 1.2"
+    )
+    unchecked: Text | None = Field(description="What no check was made of, and why; null where there is nothing to say")
+
+    @property
+    def failed_checks(self) -> list[Check]:
+        """The checks that were not passed."""
+        return [check for check in self.checks or () if not check.passed]
 
 
 class Conformance(Model):
@@ -180,9 +204,14 @@ class Conformance(Model):
     checks: Annotated[tuple[Check, ...], ARRAY, Field(min_length=1, max_length=1000)]
 
     @property
+    def failed_checks(self) -> list[Check]:
+        """The checks that were not passed."""
+        return [check for check in self.checks if not check.passed]
+
+    @property
     def failed(self) -> list[str]:
-        """Names of the checks that were not passed."""
-        return [check.name for check in self.checks if not check.passed]
+        """Their names."""
+        return [check.name for check in self.failed_checks]
 
 
 class MatmulSize(Model):
@@ -196,7 +225,7 @@ class MatmulSize(Model):
         return 2 * float(self.n) ** 3 * stability.step_rate(self.blocks)
 
 
-class Ceiling(Model):
+class Ceiling(Proved):
     """What this device can do at this precision: the rate of square matrix products."""
 
     sizes: Annotated[tuple[MatmulSize, ...], ARRAY, Field(min_length=1, max_length=64)]
@@ -239,7 +268,7 @@ class HostSeconds(Model):
     drain: Seconds = Field(description="The synchronisations")
 
 
-class Training(BatchWindow):
+class Training(BatchWindow, Proved):
     """Training at the reference batch. With several ranks, what is not in `parallel` is rank 0's, memory included."""
 
     parallel: RanksTraining | None = Field(description="null for one process")
@@ -263,6 +292,10 @@ class Training(BatchWindow):
         description="Loss of each of the first training steps (up to measuring.loss_trace_steps); null where it was "
         "not finite"
     )
+    norm_trace: LossTrace | None = Field(
+        description="Norm of the gradients before clipping in each of these steps; null where it was not finite, and as "
+        "a whole before 1.2"
+    )
     idle: IdleEnergy = Field(description="Energy before the training, model already built")
     energy: Energy = Field(description="Energy over exactly the throughput window")
     memory: Memory
@@ -277,7 +310,7 @@ class Training(BatchWindow):
         return None if self.energy.joules is None else self.energy.joules / self.images
 
 
-class Latency(Model):
+class Latency(Proved):
     """Batch 1, one image after the other."""
 
     first_inference_seconds: Duration
@@ -301,7 +334,7 @@ class InferenceSize(BatchWindow):
     memory: Memory
 
 
-class Inference(Model):
+class Inference(Proved):
     """Inference at batch 1, 2, 4 ..."""
 
     sizes: Annotated[tuple[InferenceSize, ...], ARRAY, Field(min_length=1, max_length=64)]
@@ -315,7 +348,7 @@ class Inference(Model):
         return max(self.sizes, key=lambda size: size.images_per_second)
 
 
-class TryMeasurements(Window):
+class TryMeasurements(Window, Proved):
     """A few training steps at a batch size that fitted."""
 
     first_step_seconds: Duration
@@ -349,6 +382,11 @@ class MaxBatch(Model):
         description="Every batch tried, in order"
     )
 
+    @property
+    def failed_checks(self) -> list[Check]:
+        """The checks that were not passed, of all tries."""
+        return [check for one in self.tries if one.measurements for check in one.measurements.failed_checks]
+
 
 Stop = Literal["target", "epochs"]
 
@@ -363,7 +401,13 @@ class Epoch(Model):
     train_loss: Finite | None = Field(description="Mean of evenly spaced steps of the epoch; null where not finite")
     test_loss: Finite | None
     top1: Fraction
+    class_right: Annotated[tuple[Whole, ...], ARRAY, Field(max_length=100_000)] | None = Field(
+        description="Test images that were told rightly, for each class; null before 1.2"
+    )
     joules: NonNegative | None = Field(description="Energy so far")
+    ended: Instant | None = Field(
+        default=None, description="Its end, UTC seconds since 1970; null where nobody noted it, and before 1.2"
+    )
 
 
 class RanksConvergence(Model):
@@ -374,7 +418,7 @@ class RanksConvergence(Model):
     )
 
 
-class Convergence(Model):
+class Convergence(Proved):
     """A training from the initial weights.
 
     All clocks start before the first image is touched and leave out only the time in which no process ran.
@@ -398,6 +442,9 @@ class Convergence(Model):
     first_step_seconds: Seconds = Field(description="... of which first steps of a process, compilation included")
     host_wait_seconds: Seconds = Field(description="... of which waiting for a batch from the host")
     epochs: Annotated[tuple[Epoch, ...], ARRAY, Field(min_length=1, max_length=100_000)]
+    class_images: Annotated[tuple[Whole, ...], ARRAY, Field(max_length=100_000)] | None = Field(
+        description="Test images of each class; null before 1.2"
+    )
     loss_trace: LossTrace = Field(description="Loss of each of the first training steps; null where not finite")
     energy: Energy = Field(description="Energy up to the last evaluation")
     resumed: Whole = Field(description="How often a new process went on from a checkpoint")

@@ -16,7 +16,13 @@ def upgrade(result: dict[str, Any]) -> dict[str, Any]:
     if result.get("schema_version") == "1.0":
         result = {"parallel": None, **result, "schema_version": "1.1", "phases": _each(_from_1_0, result)}
     if result.get("schema_version") == "1.1":
-        result = {**_headline_memory(result), **result, "schema_version": "1.2", "phases": _each(_from_1_1, result)}
+        result = {
+            **_headline_memory(result),
+            "cpu_threads": None,
+            **result,
+            "schema_version": "1.2",
+            "phases": _each(_from_1_1, result),
+        }
     return result
 
 
@@ -91,7 +97,42 @@ def _headline_memory(result: dict[str, Any]) -> dict[str, list[str]]:
 def _from_1_1(outcome: dict[str, Any]) -> dict[str, Any]:
     reason = outcome.get("reason")
     failure = kind_of_failure(reason) if outcome.get("status") == "failed" and isinstance(reason, str) else None
+    phase, measured = outcome.get("phase"), outcome.get("measurements")
+    if isinstance(measured, dict) and isinstance(phase, str):
+        outcome = {**outcome, "measurements": _unproved(phase, measured)}
     return {"failure": failure, **outcome}
+
+
+PROVED = ("ceiling", "training", "latency", "inference", "convergence")
+UNPROVED = {"checks": None, "unchecked": None}
+
+
+def _unproved(phase: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """Measurements of which no output was looked at."""
+    measured = {**(UNPROVED if phase in PROVED else {}), **measured}
+    if phase == "training":
+        measured = {"norm_trace": None, **measured}
+    if phase == "convergence":
+        measured = {"class_images": None, **measured, **_with_each(measured, "epochs", _uncounted)}
+    return {**measured, **_with_each(measured, "tries", _try_unproved)} if phase == "max_batch" else measured
+
+
+def _with_each(
+    measured: dict[str, Any], name: str, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    rows = measured.get(name)
+    if not isinstance(rows, list):
+        return {}
+    return {name: [change(row) if isinstance(row, dict) else row for row in rows]}
+
+
+def _uncounted(epoch: dict[str, Any]) -> dict[str, Any]:
+    return {"class_right": None, **epoch}
+
+
+def _try_unproved(one: dict[str, Any]) -> dict[str, Any]:
+    measured = one.get("measurements")
+    return {**one, "measurements": {**UNPROVED, **measured}} if isinstance(measured, dict) else one
 
 
 def kind_of_failure(reason: str) -> str:

@@ -10,6 +10,7 @@ from shared_spec.results.measurements import (
     Inference,
     Latency,
     MaxBatch,
+    Measurements,
     Training,
 )
 from shared_spec.workload.spec import Spec
@@ -40,6 +41,13 @@ def inference(measured: Inference, spec: Spec) -> str:
 
 def conformance(measured: Conformance, spec: Spec) -> str:
     return f"FAILED {', '.join(measured.failed)}" if measured.failed else f"{len(measured.checks)} checks passed"
+
+
+def of_checks(measured: Measurements) -> str:
+    """What the checks of timed outputs found wrong, to stand behind a verdict; empty where they found nothing."""
+    if isinstance(measured, Conformance) or not measured.failed_checks:
+        return ""
+    return f", CHECKS FAILED: {', '.join(check.name for check in measured.failed_checks)}"
 
 
 def ceiling(measured: Ceiling, spec: Spec) -> str:

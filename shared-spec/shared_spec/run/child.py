@@ -15,6 +15,7 @@ from typing import IO
 import psutil
 
 from shared_spec.errors import UserError
+from shared_spec.machine import memory
 from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
@@ -154,7 +155,7 @@ class _Guard(threading.Thread):
         except psutil.Error:
             return
         while self.process.poll() is None:
-            taken = _resident(watched) if self.limits.memory_bytes is not None else 0
+            taken = _taken(watched) if self.limits.memory_bytes is not None else 0
             self.over_memory = self.limits.memory_bytes is not None and taken > self.limits.memory_bytes
             self.over_time = self.limits.seconds is not None and monotonic() - started > self.limits.seconds
             if self.over_memory or self.over_time:
@@ -163,9 +164,9 @@ class _Guard(threading.Thread):
             time.sleep(0.1)
 
 
-def _resident(process: psutil.Process) -> int:
-    """Memory of a process, bytes; 0 where it has just ended, or the system does not tell."""
+def _taken(process: psutil.Process) -> int:
+    """What a process takes of the machine's memory, bytes; 0 where it has just ended, or the system does not tell."""
     try:
-        return int(process.memory_info().rss)
+        return memory.taken_bytes(process)
     except (psutil.Error, OSError):
         return 0

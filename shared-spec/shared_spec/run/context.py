@@ -3,24 +3,30 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 
 from shared_spec.backend import Backend
 from shared_spec.data import cifar100
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.dataset import Dataset
+from shared_spec.data.dataset import Dataset, Identity
 from shared_spec.machine import memory
-from shared_spec.machine.energy.meter import Meter, Unmetered
-from shared_spec.machine.energy.open import open_meter
+from shared_spec.machine.energy.meter import Dated, Meter, Unmetered
+from shared_spec.machine.energy.open import open_idle_meter, open_meter
 from shared_spec.measure.blocks import Progress
-from shared_spec.measure.clock import monotonic
+from shared_spec.measure.clock import monotonic, utc_seconds
+from shared_spec.measure.seen import Seen
 from shared_spec.measure.training import Trainer
 from shared_spec.run.job import Job
 from shared_spec.workload import params
 from shared_spec.workload.spec import Profile, Spec
+
+RANKS_UNMETERED = (
+    "no meter of this system sees all ranks and nothing else; `--power-watts` takes what a wall meter shows"
+)
 
 
 @dataclass
@@ -30,6 +36,9 @@ class Context:
     Attributes:
         preparation_seconds: data read and initial weights loaded; None where a phase's own clock has that in it.
         loader_bytes: what the data and the batches made ahead of need take of the host's memory; 0 without data.
+        seen: what timed calls answered, for the proof.
+        trained: the trainer, when it has trained.
+        which: the data that was read.
     """
 
     backend: Backend
@@ -37,6 +46,9 @@ class Context:
     progress: Progress
     preparation_seconds: float | None = None
     loader_bytes: int = 0
+    seen: list[Seen] = field(default_factory=list)
+    trained: Trainer | None = None
+    which: Identity | None = None
 
     @property
     def spec(self) -> Spec:
@@ -54,6 +66,7 @@ class Context:
 
     def dataset(self) -> Dataset:
         data = cifar100.load(self.job.data, self.spec)
+        self.which = Identity(data.source, data.checksums)
         self.loader_bytes = sum(
             array.nbytes for array in (data.train_images, data.train_labels, data.test_images, data.test_labels)
         )
@@ -73,11 +86,17 @@ class Context:
     @cached_property
     def meter(self) -> Meter:
         setting = self.job.setting
+        meter: Meter
         if setting.ranks > 1 and setting.power_watts is None:
-            return Unmetered(
-                "no meter of this system sees all ranks and nothing else; --power-watts takes what a wall meter shows"
-            )
-        return open_meter(setting.device, setting.power_watts, monotonic)
+            meter = Unmetered(RANKS_UNMETERED)
+        else:
+            meter = open_meter(setting.device, setting.wall_power, monotonic)
+        return Dated(meter, utc_seconds)
+
+    @property
+    def idle_meter(self) -> Meter:
+        """The meter for while the machine does nothing."""
+        return Dated(open_idle_meter(self.meter, self.job.setting.wall_power, monotonic), utc_seconds)
 
     @contextlib.contextmanager
     def trainer(self) -> Iterator[Trainer]:
@@ -90,7 +109,11 @@ class Context:
             batches = TrainingBatches(self.spec, images, labels, job.batch_size, job.seed, self.backend.group)
         self.loader_bytes += self.spec.measuring.prefetch_batches * batches.batch_bytes
         with batches.prefetched() as prefetched:
-            yield Trainer(self.backend, self.spec, iter(prefetched), job.batch_size, monotonic, deadline=self.deadline)
+            self.trained = Trainer(
+                self.backend, self.spec, iter(prefetched), job.batch_size, monotonic, deadline=self.deadline
+            )
+            yield self.trained
+        self.trained.batches = map(batches.batch, count(self.trained.step_number))  # no longer made ahead
 
     def test_images(self) -> np.ndarray:
         """The test images, uint8 [N,S,S,3]; the backend has the initial weights then."""

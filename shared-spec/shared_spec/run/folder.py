@@ -47,7 +47,7 @@ class RunFolder:
             request.platform.name, setting.engine, setting.device, setting.precision, setting.spec.to_dict(),
             setting.profile_name, [phase.name for phase in request.phases], setting.stop, setting.power_watts,
             request.largest_batch, request.memory_share, data_checksums, commit,
-            *([request.batch_size] if request.scaling == "weak" else []),
+            *([request.batch_size] if request.scaling == "weak" else []), setting.cores, setting.threads,
         ]  # fmt: skip
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         self.path = (request.out / ".runs" / key).absolute()

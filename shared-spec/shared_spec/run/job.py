@@ -9,6 +9,11 @@ from typing import Any, Literal, NamedTuple, Self
 from shared_spec import files
 from shared_spec import ranks as shared_ranks
 from shared_spec.errors import UserError
+from shared_spec.machine import topology
+from shared_spec.machine.energy import wall
+from shared_spec.machine.energy.wall import WallPower
+from shared_spec.platform import Threads
+from shared_spec.ranks import World
 from shared_spec.results import privacy
 from shared_spec.results.format import FailureKind
 from shared_spec.results.measurements import Stop
@@ -20,6 +25,7 @@ EXIT_USER_ERROR = 3
 RESERVE = "reserve"
 """File that keeps room for outcomes on a disk that others fill."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CoreKind = Literal["performance", "all"]
 
 PARENT_ENV = "DEIT_BENCH_PARENT"
 """Process id of the `run` that a rank belongs to."""
@@ -31,8 +37,10 @@ class Setting:
 
     Attributes:
         stop: whether a full training ends at the target or after all epochs.
-        power_watts: what a wall meter shows, where the user reads one.
+        power_watts: what --power-watts says of a wall meter, where the user has one.
         ranks: how many processes train together.
+        cores: which kind of cores a CPU run is for, "performance" or "all" ("performance" is all where they are alike).
+        threads: compute threads of each process on a CPU, where the user chose.
         rank_timeout: seconds of silence after which a rank is given up.
     """
 
@@ -42,13 +50,39 @@ class Setting:
     engine: str
     precision: str
     stop: Stop = "epochs"
-    power_watts: float | None = None
+    power_watts: str | None = None
     ranks: int = 1
+    cores: CoreKind = "performance"
+    threads: int | None = None
     rank_timeout: float = shared_ranks.DEFAULT_TIMEOUT
+
+    @property
+    def wall_power(self) -> WallPower | None:
+        """What a wall meter shows; None where there is none."""
+        return None if self.power_watts is None else wall.parse(self.power_watts)
 
     @property
     def profile(self) -> Profile:
         return self.spec.profile(self.profile_name)
+
+    def compute_threads(self, world: World = World()) -> Threads:  # noqa: B008  (it cannot be changed)
+        """The compute threads of each process.
+
+        Args:
+            world: where this process is one of the ranks, which may be on other hosts too.
+
+        Raises:
+            UserError: more are asked for than this machine runs.
+        """
+        here = world.local_size if 1 < world.size == self.ranks else self.ranks
+        return topology.threads(here, self.cores, self.threads)
+
+    def take_cores(self, part: int, parts: int) -> None:
+        """Keep this process to its part of the cores that the run is for: on a GPU, of all."""
+        if self.device == "cpu":
+            topology.take_core_share(part, parts, self.cores, self.threads)
+        else:
+            topology.take_core_share(part, parts)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 import psutil
 
-from shared_spec.machine import topology
+from shared_spec.machine import limits
 from shared_spec.results.format import Failed, FailureKind, TryDone
-from shared_spec.results.measurements import FAULT, FITS, Try, TryOutcome
+from shared_spec.results.measurements import FAULT, FITS, Memory, Try, TryOutcome
 
-OF_FAILURE: dict[FailureKind, TryOutcome] = {"out_of_memory": "out of memory", "too_slow": "time limit"}
+OF_FAILURE: dict[FailureKind, TryOutcome] = {
+    "out_of_memory": "out of memory",
+    "too_slow": "time limit",
+    "watchdog": "time limit",
+}
 """What a try that failed says of its batch size, by kind of failure; every other kind is a fault."""
 
 
@@ -34,24 +38,50 @@ def memory_bound(device: str, share: float) -> float | None:
     if device != "cpu" and sys.platform != "darwin":
         return None
     memory = psutil.virtual_memory()
-    limits = [share * memory.total, 0.9 * memory.available]
-    if (limit := topology.memory_limit()) is not None:
-        limits.append(share * limit)
-    return float(min(limits))
+    most = [share * memory.total, 0.9 * memory.available]
+    if (limit := limits.memory_limit()) is not None:
+        most.append(share * limit)
+    return float(min(most))
+
+
+WORKING_SET = "recommended_working_set_bytes"
+"""Detail of a backend: what the system wants the device to take of a memory that it shares with everything else."""
+
+
+def tightened(bound: float | None, outcome: TryDone | Failed) -> float | None:
+    """The bound, no larger than the working set that the device of a try was recommended."""
+    working_set = outcome.backend.details.get(WORKING_SET) if outcome.backend else None
+    return min(bound, working_set) if bound is not None and isinstance(working_set, int) else bound
+
+
+def taken_bytes(memory: Memory) -> int:
+    """What a try took of a memory that everything shares, by its figures.
+
+    A Mac's resident set does not count Metal's buffers, which its footprint does; MLX's peak does not count its cache.
+    """
+    figures = {name: value or 0 for name, value in memory.items()}
+    framework = figures.get("mlx_peak", 0) + figures.get("mlx_cache", 0)
+    return max(figures.get("host_peak", 0), figures.get("footprint_peak", 0), framework)
 
 
 def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:
-    """Peak memory of a batch, by the line through the two largest batches that fitted; None with fewer than two."""
-    peaks = {t.batch_size: t.measurements.memory.get("host_peak") for t in tries if t.measurements}
-    known = sorted((batch_size, peak) for batch_size, peak in peaks.items() if peak is not None)
-    if len(known) < 2:
+    """Peak memory of a batch, by the line through the two largest batches that fitted; None where none did.
+
+    Where only one did it is the line through nothing at all, which is too much for a larger batch.
+    """
+    known = sorted((t.batch_size, taken_bytes(t.measurements.memory)) for t in tries if t.measurements)
+    if not known:
         return None
-    (b0, m0), (b1, m1) = known[-2:]
+    (b0, m0), (b1, m1) = [(0, 0), *known][-2:]
     return float(m1 + (m1 - m0) / (b1 - b0) * (batch_size - b1))
 
 
 def search(
-    attempt: Callable[[int], Try], start: int, largest: int, memory_bound: float | None, resolution: float = 1 / 16
+    attempt: Callable[[int], Try],
+    start: int,
+    largest: int,
+    memory_bound: Callable[[], float | None],
+    resolution: float = 1 / 16,
 ) -> Found:
     """Find the largest batch that fits, as `attempt` says.
 
@@ -59,19 +89,22 @@ def search(
         attempt: tries one batch size.
         start: first batch size tried.
         largest: no batch beyond this is tried.
-        memory_bound: bytes that a try may be predicted to take, on machines where everything shares one memory.
+        memory_bound: bytes that a try may be predicted to take, on machines where everything shares one memory; asked
+            before every try, since the first one tells more of the device.
         resolution: the search ends when the gap between fitting and not is this fraction of the fitting batch.
     """
     tries: list[Try] = []
     fits, fails, size = 0, largest + 1, min(start, largest)
     ended_by = f"--max-batch {largest}"
     while fits < size < fails:
-        predicted = predicted_bytes(tries, size) if memory_bound is not None else None
-        if predicted is not None and memory_bound is not None and predicted > memory_bound:
+        bound, predicted = memory_bound(), predicted_bytes(tries, size)
+        if predicted is not None and bound is not None and predicted > bound:
+            learning = fits + max(1, fits // 8)
+            if len(tries) == 1 and size > learning:  # one more try, and the line is known
+                size = learning
+                continue
             fails = size
-            ended_by = (
-                f"batch {size} would take {predicted / 2**30:.1f} GiB of the {memory_bound / 2**30:.1f} GiB allowed"
-            )
+            ended_by = f"batch {size} would take {predicted / 2**30:.1f} GiB of the {bound / 2**30:.1f} GiB allowed"
         else:
             tries.append(attempt(size))
             if tries[-1].outcome == FITS:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shared_spec.machine import devices, hardware, nvml
+from shared_spec.machine.probe import command_output
 from shared_spec.measure.clock import monotonic
 from shared_spec.workload.spec import Profile, Spec
 
@@ -50,13 +52,20 @@ class Pace:
         return START_SECONDS + programs * self.compile_seconds
 
 
-def guessed_flops(device: str) -> float:
-    """FLOP/s to plan with before the ceiling phase has measured any: a product in NumPy on a CPU, else 20 TFLOP/s."""
-    if device != "cpu":
-        return 2e13
-    n = 1024
+def guessed_flops(device: str, precision: str) -> float:
+    """FLOP/s of training to plan with before the ceiling phase has measured any.
+
+    A GPU is known by its name; what a CPU does is seen in a product in NumPy.
+    """
+    if device == "cuda":
+        return devices.training_flops(nvml.facts()["gpu_name"], precision)
+    if device == "gpu":
+        chip = command_output("sysctl", "-n", "machdep.cpu.brand_string")
+        return devices.training_flops(chip, precision, hardware.mac_gpu_cores())
+    n, seconds = 1024, []
     a = np.ones((n, n), np.float32)
-    a @ a
-    start = monotonic()
-    a @ a
-    return 1.4 * float(n) ** 3 / (monotonic() - start)
+    for _ in range(4):  # the first wakes the threads; of a busy machine the best tells most
+        start = monotonic()
+        a @ a
+        seconds.append(monotonic() - start)
+    return 1.4 * float(n) ** 3 / min(seconds[1:])

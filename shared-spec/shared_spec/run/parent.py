@@ -26,9 +26,9 @@ from shared_spec.measure.blocks import silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import load_checkpoint
 from shared_spec.ranks import ALONE, Group
-from shared_spec.results import format
+from shared_spec.results import format, verdicts
 from shared_spec.results.format import Result
-from shared_spec.run import phases, result, worker
+from shared_spec.run import awake, fitness, phases, result, worker
 from shared_spec.run.folder import RESERVE_BYTES, RunFolder
 from shared_spec.run.job import Job
 from shared_spec.run.plan import EARLY_END_SHARE, Plan, Planned
@@ -44,19 +44,23 @@ def execute(request: Request, display: Display, group: Group = ALONE) -> tuple[P
     Raises:
         UserError: data, device or engine cannot be had; nothing has been written to the results folder then.
     """
+    fitness.refuse(request.platform, request.setting, request.emulated)
     places.check_results(request.out, needed_bytes(request))
     foreign_share = watch.foreign_share(monotonic)
     data, warnings = _located(request, display.live)
     identity = _agreed_identity(group, data, request)
     folder = RunFolder(request, identity.checksums)
-    with folder.locked() as unlocked:
+    with folder.locked() as unlocked, awake.kept(display.note):
         record = folder.open_record(request.setting.device, request.fresh)
         warnings += [*record["warnings"], *([unlocked] if unlocked else [])]
+        warnings += fitness.cautions(request.platform, request.setting.device, record["environment"])
         run = Run(request, display, folder, data, group)
         for text in warnings:
             display.warn(text)
         run.show_plan(record["created"])
         run.show_how_busy(foreign_share())
+        for lack in fitness.lacks(request.setting, record["environment"], record["state_before"]):
+            display.note(str(lack))
         run.to_the_end()
         ranks.agreed(group, None)  # tells the other ranks that there is no more to do
         folder.give_up_reserve()
@@ -179,11 +183,19 @@ class Run:
         file.write(outcome.to_dict())
         measured = outcome.measurements
         self._note_figure(planned, measured)
+        before = self.plan.remaining - self.plan.estimate(planned)
         seconds = self.plan.end(planned, measured)
         verdict = "" if measured is None else planned.phase.verdict(measured, self.request.setting.spec)
+        verdict += "" if measured is None else verdicts.of_checks(measured)
         self.display.phase_ends(planned.title, seconds, outcome.reason, verdict)
         for text in watch.warnings({planned.title: conditions}):
             self.display.warn(text)
+        if planned.phase.flops and measured is not None and self._is_corrected(before):
+            self.display.note(f"By this rate the rest takes about {duration(self.plan.remaining)}.")
+
+    def _is_corrected(self, before: float) -> bool:
+        """Whether what is left takes another time than was thought `before`, by more than a fifth."""
+        return abs(self.plan.remaining - before) > 0.2 * before
 
     def _progress(self, done: float, text: str, **figures: float) -> None:
         """Pass on what a phase process tells, with the power that the parent sees."""
@@ -252,7 +264,9 @@ def _agreed_identity(group: Group, data: Path | None, request: Request) -> Ident
 
 def _meter_to_show(request: Request) -> Meter:
     """What the screen's watts come from. A GPU's are read without a meter: sampling them twice would disturb."""
-    device, power_watts = request.setting.device, request.setting.power_watts
-    if device == "cuda" and power_watts is None:
+    device, power = request.setting.device, request.setting.wall_power
+    if power is not None and power.load is None:
+        power = None  # a plug's log is not read before the end
+    if device == "cuda" and power is None:
         return Unmetered("the state of the GPU tells its power")
-    return open_meter(device, power_watts, monotonic)
+    return open_meter(device, power, monotonic)

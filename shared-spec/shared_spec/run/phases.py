@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from shared_spec.conformance.checks import run_checks
-from shared_spec.machine.energy.meter import Unmetered
 from shared_spec.measure import inference, matmul_peak, training
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
 from shared_spec.results import verdicts
 from shared_spec.results.measurements import Ceiling, Conformance, Latency, Measurements, Training, TryMeasurements
+from shared_spec.run import proof
 from shared_spec.run.context import Context
 from shared_spec.run.pace import Pace
+from shared_spec.run.proof import Proof
 from shared_spec.workload.spec import Profile, Spec
 
 Measured = Measurements | TryMeasurements
@@ -52,6 +53,7 @@ class Phase:
         with_memory: its process ends with a reading of its peak memory.
         search: what runs in a process is one try of one batch size, and the parent looks for the largest.
         figure: has to be known to within measuring.interval_tolerance, so that there may be more repeats.
+        proof: checks of what was timed, made when nothing is timed any more.
         runs_to_its_end: it cannot end earlier with less, and is stopped at its limit of time alone.
         flops: floating-point operations per second that the phase has seen; better than a guess to plan with.
     """
@@ -66,6 +68,7 @@ class Phase:
     search: bool = False
     figure: Callable[[Any], float] | None = None
     flops: Callable[[Any], float] | None = None
+    proof: Proof | None = None
     runs_to_its_end: bool = False
 
 
@@ -92,10 +95,7 @@ def _ceiling_seconds(pace: Pace) -> float:
 
 
 def _training(context: Context) -> Measured:
-    meter = context.meter
-    if context.job.setting.power_watts is not None:
-        meter = Unmetered("--power-watts is the power while training; nobody said what it is when idle")
-    idle = training.measure_idle(meter, context.profile.idle_seconds)
+    idle = training.measure_idle(context.idle_meter, context.profile.idle_seconds)
     with context.trainer() as trainer:
         return training.measure_training(trainer, context.profile, idle, context.meter, context.progress)
 
@@ -113,7 +113,14 @@ def _training_seconds(pace: Pace) -> float:
 def _latency(context: Context) -> Measured:
     images = context.test_images()
     return inference.measure_latency(
-        context.backend, images, context.spec, context.profile, monotonic, context.progress, context.deadline
+        context.backend,
+        images,
+        context.spec,
+        context.profile,
+        monotonic,
+        context.progress,
+        context.deadline,
+        context.seen.append,
     )
 
 
@@ -129,7 +136,14 @@ def _latency_seconds(pace: Pace) -> float:
 def _inference(context: Context) -> Measured:
     images = context.test_images()
     return inference.measure_inference(
-        context.backend, images, context.spec, context.profile, monotonic, context.progress, context.deadline
+        context.backend,
+        images,
+        context.spec,
+        context.profile,
+        monotonic,
+        context.progress,
+        context.deadline,
+        context.seen.append,
     )
 
 
@@ -169,25 +183,27 @@ CONFORMANCE = Phase(
 )
 CEILING = Phase(
     "ceiling", _ceiling, _ceiling_seconds, verdicts.ceiling,
-    ranks="one", flops=_matmul_peak, runs_to_its_end=True,
+    ranks="one", flops=_matmul_peak, runs_to_its_end=True, proof=proof.ceiling,
 )  # fmt: skip
 TRAINING = Phase(
     "training", _training, _training_seconds, verdicts.training,
-    repeats=repeats, ranks="all", with_memory=True, figure=_images_per_second,
+    repeats=repeats, ranks="all", with_memory=True, figure=_images_per_second, proof=proof.training,
 )  # fmt: skip
 LATENCY = Phase(
     "latency", _latency, _latency_seconds, verdicts.latency,
-    repeats=repeats, with_memory=True, figure=_latency_median,
+    repeats=repeats, with_memory=True, figure=_latency_median, proof=proof.inference,
 )  # fmt: skip
 INFERENCE = Phase(
-    "inference", _inference, _inference_seconds, verdicts.inference, repeats=repeats, with_memory=True
+    "inference", _inference, _inference_seconds, verdicts.inference, repeats=repeats, with_memory=True,
+    proof=proof.inference,
 )  # fmt: skip
 MAX_BATCH = Phase(
-    "max_batch", _max_batch, _max_batch_seconds, verdicts.max_batch, with_memory=True, search=True, runs_to_its_end=True
-)
+    "max_batch", _max_batch, _max_batch_seconds, verdicts.max_batch, with_memory=True, search=True,
+    runs_to_its_end=True, proof=proof.max_batch,
+)  # fmt: skip
 CONVERGENCE = Phase(
     "convergence", _convergence, _convergence_seconds, verdicts.convergence, repeats=trainings, ranks="all",
-    runs_to_its_end=True,
+    runs_to_its_end=True, proof=proof.convergence,
 )  # fmt: skip
 
 PHASES = (CONFORMANCE, CEILING, TRAINING, LATENCY, INFERENCE, MAX_BATCH, CONVERGENCE)

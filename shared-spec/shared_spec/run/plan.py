@@ -73,7 +73,7 @@ class Plan:
         self._succeeded: dict[Planned, bool] = {}
         self._seconds: dict[Planned, float] = {}
         self._begun = 0.0
-        self._estimate_at(guessed_flops(request.setting.device))
+        self._estimate_at(guessed_flops(request.setting.device, request.setting.precision))
 
     def _estimate_at(self, flops: float) -> None:
         setting = self._request.setting

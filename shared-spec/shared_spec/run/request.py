@@ -27,6 +27,7 @@ class Request:
         memory_share: part of the physical memory that a try may take where the device has none of its own.
         keep_weights: leave the final weights of each full training beside the result.
         time_limit: how many times its estimate a phase may take; 0: as long as it likes.
+        emulated: bf16 is wanted even where it is emulated.
         scaling: what grows with the number of ranks: nothing ("strong") or the global batch ("weak").
     """
 
@@ -41,6 +42,7 @@ class Request:
     keep_weights: bool = False
     scaling: Scaling = "strong"
     time_limit: float = DEFAULT_TIME_LIMIT
+    emulated: bool = False
 
     @property
     def batch_size(self) -> int:

@@ -7,6 +7,7 @@ from shared_spec.machine import facts, provenance, watch
 from shared_spec.measure.clock import utc_now
 from shared_spec.results import format, privacy
 from shared_spec.results.format import Result
+from shared_spec.run import plug
 from shared_spec.run.folder import RunFolder
 from shared_spec.run.plan import Plan
 from shared_spec.run.request import Request
@@ -24,6 +25,7 @@ def build(
     """
     setting, spec = request.setting, request.setting.spec
     outcomes = {planned.title: folder.outcome(planned).read() for planned in plan.processes}
+    outcomes, unread = plug.at_the_end(outcomes, setting.power_watts)
     disturbances = watch.warnings({title: outcome["conditions"] for title, outcome in outcomes.items()})
     software = provenance.software()
     if software["git_clean"] is False:
@@ -39,6 +41,7 @@ def build(
             "device": setting.device,
             "precision": setting.precision,
             "parallel": _parallel(request, list(outcomes.values())),
+            "cpu_threads": _cpu_threads(request),
             "profile": {"name": setting.profile_name, "content": content["profiles"][setting.profile_name]},
             "spec": {
                 "name": spec.name,
@@ -57,11 +60,22 @@ def build(
             "state_before": privacy.scrub(record["state_before"]),
             "state_after": privacy.scrub(facts.state(setting.device, utc_now())),
             "resumed": record["resumed"],
-            "warnings": privacy.scrub([*warnings, *disturbances]),
+            "warnings": privacy.scrub([*warnings, *unread, *disturbances]),
             "headline_memory": request.platform.headline_memory,
             "phases": list(outcomes.values()),
         }
     )
+
+
+def _cpu_threads(request: Request) -> dict[str, Any] | None:
+    setting = request.setting
+    if setting.device != "cpu":
+        return None
+    return {
+        "cores": setting.cores,
+        "asked": setting.threads,
+        "count": setting.compute_threads(request.platform.world()).count,
+    }
 
 
 def _parallel(request: Request, outcomes: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -59,7 +59,7 @@ class Starter:
         platform, setting = self.request.platform, self.request.setting
         if planned.phase.ranks != "all":
             setting = replace(setting, ranks=1)
-        worker_env = platform.worker_env(setting.device, setting.engine, setting.ranks)
+        worker_env = platform.worker_env(setting.device, setting.engine, setting.compute_threads(platform.world()))
         if self.group.size > 1:  # the phase runs here, with what this process was started with
             worker_env = {name: os.environ.get(name, "") for name in worker_env}
         return Job(
@@ -120,22 +120,23 @@ class Starter:
         """Search for the largest batch, a process a try; finished tries of an earlier start are kept."""
         setting, start = job.setting, monotonic()
         bound = max_batch.memory_bound(setting.device, self.request.memory_share)
-        limits = Limits(bound, setting.profile.max_batch_seconds)
         outcomes: list[TryDone | Failed] = []
 
         def attempt(batch_size: int) -> Try:
+            nonlocal bound
             self.progress(0.0, f"batch {batch_size}")
             one = self._job(planned, batch_size, f".batch-{batch_size}")
             if one.outcome.status is None:
-                self._run_apart(one, limits)
+                self._run_apart(one, Limits(bound, setting.profile.max_batch_seconds))
             content = one.outcome.read()
             kind: type[TryDone | Failed] = TryDone if content["status"] == "ok" else Failed
             outcomes.append(schema.parse(kind, content))
+            bound = max_batch.tightened(bound, outcomes[-1])
             return max_batch.classify(batch_size, outcomes[-1])
 
         smallest = setting.spec.training.batch_size
         largest = min(self.request.largest_batch, setting.spec.data.train_images)
-        found = max_batch.search(attempt, smallest, largest, bound)
+        found = max_batch.search(attempt, smallest, largest, lambda: bound)
         if found.batch_size is None:
             last = outcomes[-1]
             part = Failure(last.failure or "fault", f"not even batch {smallest} trains: {last.reason}").part()

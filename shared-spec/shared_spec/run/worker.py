@@ -13,14 +13,14 @@ from typing import Any
 import psutil
 
 from shared_spec import files, ranks
-from shared_spec.backend import Backend, OutOfMemory
+from shared_spec.backend import Backend, DeviceWatchdog, OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.machine import memory, topology
+from shared_spec.machine import memory
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.platform import Platform
 from shared_spec.results.format import FailureKind
-from shared_spec.run import phases
+from shared_spec.run import phases, proof
 from shared_spec.run.context import Context
 from shared_spec.run.events import introduce, reporter
 from shared_spec.run.job import EXIT_USER_ERROR, PARENT_ENV, Failure, Job
@@ -33,6 +33,7 @@ def main(platform: Platform, job_file: Path, event_descriptor: int) -> int:
     _die_with_parent()
     job = Job.read(job_file)
     start = monotonic() if job.started is None else job.started
+    job.setting.take_cores(0, 1)
     try:
         part = perform(platform, job, reporter(os.fdopen(event_descriptor, "w", buffering=1)))
     except UserError as error:
@@ -53,7 +54,7 @@ def main_of_rank(platform: Platform, job_file: Path, event_pipe: Path) -> int:
     """
     _die_with(int(os.environ[PARENT_ENV]))
     job, world = Job.read(job_file), platform.world()
-    topology.take_core_share(world.local_rank, world.local_size)
+    job.setting.take_cores(world.local_rank, world.local_size)
     start = monotonic()
 
     def report(kind: FailureKind | None, reason: str) -> None:
@@ -105,6 +106,10 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     if phase.with_memory:
         before = {"host_before_framework": before_framework, "host_before_model": before_model}
         measurements = measurements.changed(memory={**backend.memory(), **context.process_memory(), **before})
+    if phase.proof is not None:
+        progress(0.95, "looking at what was timed")
+        checks = tuple(proof.complete(phase.proof, context, measurements))
+        measurements = measurements.changed(checks=checks, unchecked=proof.unchecked(context, phase.name))
     startup = {
         "process_seconds": None if job.started is None else entered - job.started,
         "backend_seconds": built - entered,
@@ -132,6 +137,8 @@ def failure_of(error: Exception) -> Failure:
     """Why a phase failed that raised `error`."""
     if isinstance(error, OutOfMemory | MemoryError):
         return Failure("out_of_memory", f"out of memory: {error}")
+    if isinstance(error, DeviceWatchdog):
+        return Failure("watchdog", str(error))
     if isinstance(error, ranks.RanksApart):
         return Failure("ranks", str(error))
     return Failure("fault", f"{type(error).__name__}: {error}")

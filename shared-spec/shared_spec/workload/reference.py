@@ -1,8 +1,9 @@
 """The workload's definition: DeiT forward and backward, clipping and AdamW in plain NumPy, written to be read.
 
 Everything is computed in the type of the parameters given: float64 makes this the arbiter that conformance compares
-backends with. A layer returns its output and its pullback, a function from the gradient of the loss with respect to
-the output to the gradients with respect to the layer's arguments, in their order.
+backends with. Parameters may be arrays of another module than NumPy's, of which `Arrays` says how they come about. A
+layer returns its output and its pullback, a function from the gradient of the loss with respect to the output to the
+gradients with respect to the layer's arguments, in their order.
 
 Shapes: B batch, S side of a dataset image, I side of the model's input, G patches a side, P patch side,
 N tokens (G*G + 1), D dim, H heads, C classes. Parameter names and layouts are timm's.
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from shared_spec.workload.arrays import NUMPY, Arrays, erf
 from shared_spec.workload.params import Params, has_decay
 from shared_spec.workload.preprocessing import interpolation_matrix
 from shared_spec.workload.spec import ModelSpec, OptimizerSpec, Spec
@@ -31,17 +33,11 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return result
 
 
-def erf(x: np.ndarray) -> np.ndarray:
-    """Error function, correct to the last bits of float64: NumPy has none, so the C library's is called for each."""
-    values = np.fromiter(map(math.erf, x.ravel().tolist()), np.float64, x.size)
-    return values.reshape(x.shape).astype(x.dtype, copy=False)
-
-
-def preprocess(spec: Spec, images: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Normalise and upscale: uint8 [B, S, S, 3] -> [B, I, I, 3]."""
-    upscale = interpolation_matrix(spec.data.image_size, spec.model.image_size).astype(dtype)  # [I, S]
-    x = images.astype(dtype) / 255
-    x = (x - np.array(spec.data.mean, dtype)) / np.array(spec.data.std, dtype)
+def preprocess(spec: Spec, images: np.ndarray, dtype: np.dtype[Any], arrays: Arrays = NUMPY) -> np.ndarray:
+    """Normalise and upscale: uint8 [B, S, S, 3] on the host -> [B, I, I, 3]."""
+    upscale = arrays.put(interpolation_matrix(spec.data.image_size, spec.model.image_size).astype(dtype))  # [I, S]
+    mean, std = (arrays.put(np.array(values, dtype)) for values in (spec.data.mean, spec.data.std))
+    x = (arrays.put(images).astype(dtype) / 255 - mean) / std
     x = product(product(upscale, x.transpose(0, 3, 1, 2)), upscale.T)  # [B, 3, I, I]
     return x.transpose(0, 2, 3, 1)
 
@@ -90,7 +86,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) 
     return normal * weight + bias, pullback
 
 
-def gelu(x: np.ndarray) -> Layered:
+def gelu(x: np.ndarray, erf: Callable[[np.ndarray], np.ndarray] = erf) -> Layered:
     """Exact GELU, x times the standard normal distribution function of x (arXiv 1606.08415, section 2)."""
     below = 0.5 * (1 + erf(x / math.sqrt(2)))
 
@@ -144,7 +140,9 @@ def _named(params: Mapping[str, np.ndarray], name: str, layer: Callable[..., Lay
     return y, pullback
 
 
-def block(model: ModelSpec, params: Mapping[str, np.ndarray], name: str, x: np.ndarray) -> Layered:
+def block(
+    model: ModelSpec, params: Mapping[str, np.ndarray], name: str, x: np.ndarray, arrays: Arrays = NUMPY
+) -> Layered:
     """Pre-norm transformer block: [B, N, D] -> [B, N, D]; its pullback writes its parameters' gradients."""
     norm = partial(layer_norm, eps=model.layer_norm_eps)
     y, norm1_back = _named(params, f"{name}.norm1", norm, x)
@@ -154,7 +152,7 @@ def block(model: ModelSpec, params: Mapping[str, np.ndarray], name: str, x: np.n
     x = x + y
     y, norm2_back = _named(params, f"{name}.norm2", norm, x)
     y, fc1_back = _named(params, f"{name}.mlp.fc1", linear, y)
-    y, gelu_back = gelu(y)
+    y, gelu_back = gelu(y, arrays.erf)
     y, fc2_back = _named(params, f"{name}.mlp.fc2", linear, y)
 
     def pullback(dx: np.ndarray, g: Params) -> np.ndarray:
@@ -165,24 +163,24 @@ def block(model: ModelSpec, params: Mapping[str, np.ndarray], name: str, x: np.n
     return x + y, pullback
 
 
-def forward(spec: Spec, params: Mapping[str, np.ndarray], images: np.ndarray) -> Layered:
+def forward(spec: Spec, params: Mapping[str, np.ndarray], images: np.ndarray, arrays: Arrays = NUMPY) -> Layered:
     """The whole model: uint8 [B, S, S, 3] -> logits [B, C]; its pullback returns all gradients by name."""
     m = spec.model
-    x = patches(preprocess(spec, images, params["cls_token"].dtype), m.patch_size)
+    x = patches(preprocess(spec, images, params["cls_token"].dtype, arrays), m.patch_size)
     x, patch_back = _named(params, "patch_embed.proj", patch_projection, x)
     cls = np.broadcast_to(params["cls_token"], (len(x), 1, m.dim))
     x = np.concatenate((cls, x), 1) + params["pos_embed"]  # [B, N, D]
     block_backs = []
     for i in range(m.depth):
-        x, block_back = block(m, params, f"blocks.{i}", x)
+        x, block_back = block(m, params, f"blocks.{i}", x, arrays)
         block_backs.append(block_back)
-    tokens = x.shape
+    tokens = x
     y, norm_back = _named(params, "norm", partial(layer_norm, eps=m.layer_norm_eps), x[:, 0])
     logits, head_back = _named(params, "head", linear, y)
 
     def pullback(dlogits: np.ndarray) -> Params:
         gradients: Params = {}
-        dx = np.zeros(tokens, dlogits.dtype)
+        dx = np.zeros_like(tokens)
         dx[:, 0] = norm_back(head_back(dlogits, gradients), gradients)
         for block_back in reversed(block_backs):
             dx = block_back(dx, gradients)
@@ -203,11 +201,15 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.nd
 
 
 def loss_and_gradients(
-    spec: Spec, params: Mapping[str, np.ndarray], images: np.ndarray, targets: np.ndarray
+    spec: Spec,
+    params: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    targets: np.ndarray,
+    arrays: Arrays = NUMPY,
 ) -> tuple[float, Params]:
-    """Loss and the unclipped gradient of every parameter, for uint8 [B, S, S, 3] and soft targets [B, C]."""
-    logits, pullback = forward(spec, params, images)
-    loss, dlogits = cross_entropy(logits, targets.astype(logits.dtype))
+    """Loss and the unclipped gradient of every parameter, for uint8 [B, S, S, 3] and soft targets [B, C] on the host."""
+    logits, pullback = forward(spec, params, images, arrays)
+    loss, dlogits = cross_entropy(logits, arrays.put(targets).astype(logits.dtype))
     return loss, pullback(dlogits)
 
 

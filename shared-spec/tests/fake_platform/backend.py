@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fake_mac
 import numpy as np
 
 from shared_spec.backend import OutOfMemory
@@ -66,7 +67,7 @@ class FakeBackend:
     def __init__(
         self, spec: Spec, device: str, precision: str, engine: str, on_work: Callable[[str], None] | None = None
     ) -> None:
-        if device != "cpu":
+        if device != ("gpu" if "FAKE_MAC" in os.environ else "cpu"):
             raise UserError(f"--device {device}: there is no such device here.")
         self.spec, self.precision, self.engine = spec, precision, engine
         self.group = group(device)
@@ -84,7 +85,10 @@ class FakeBackend:
             "device": {"kind": "cpu", "name": "fake device", "count": 1},
             "compile_mode": "none",
             "precision": {"requested": self.precision, "effective": self.precision},
-            "details": {"threads": os.environ.get("FAKE_THREADS")},
+            "details": {
+                "threads": os.environ.get("FAKE_THREADS"),
+                **({"recommended_working_set_bytes": int(11.84 * 2**30)} if "FAKE_MAC" in os.environ else {}),
+            },
         }
 
     def load_params(self, params: Mapping[str, np.ndarray]) -> None:
@@ -109,6 +113,8 @@ class FakeBackend:
         self._misbehave()
         self.on_work("train_step")
         self.activations = self._taken(len(batch))
+        if "FAKE_MAC" in os.environ:
+            fake_mac.allocate(len(batch))
         time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", 0)))
         self._learn(batch, lr)
         self.pending += 1
@@ -170,6 +176,9 @@ class FakeBackend:
         self.on_work(f"matmul {n}")
         return np.zeros(1)
 
+    def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((n, n), np.float32), np.zeros((n, n), np.float32)
+
     def reset_peak_memory(self) -> None:
         self.on_work("reset_peak_memory")
 
@@ -191,7 +200,7 @@ PLATFORM = Platform(
     folder="bench-fake",
     make_target="fake",
     backend="fake_platform.backend:FakeBackend",
-    devices=("cpu", "cuda"),
+    devices=("cpu", "cuda", "gpu"),
     engines=("fake",),
     worker_env=lambda device, engine, ranks: {"FAKE_THREADS": "2"},
     world=world,

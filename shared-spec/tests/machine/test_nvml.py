@@ -22,6 +22,7 @@ def test_gpu_state(board: Board) -> None:
         "gpu_throttle_reasons": ["sw_power_cap", "hw_thermal_slowdown"],
         "gpu_power_watts": 500.0,
         "gpu_power_limit_watts": 700.0,
+        "gpu_memory_free_bytes": 140 << 30,
         "gpu_utilisation_percent": 97,
         "gpu_foreign_processes": 1,
     }
@@ -54,6 +55,10 @@ def test_gpu_facts(board: Board) -> None:
         "gpu_max_memory_clock_mhz": 3201,
         "gpu_ecc": True,
         "gpu_mig": False,
+        "gpu_compute_capability": "9.0",
+        "gpu_display_active": False,
+        "gpu_pcie_max_generation": 5,
+        "gpu_pcie_max_width": 16,
         "gpu_pcie_generation": 5,
         "gpu_pcie_width": 16,
     }
@@ -86,6 +91,7 @@ def test_gpu_state_is_none_where_not_supported(board: Board) -> None:
         POWER,
         LIMIT,
         "nvmlDeviceGetUtilizationRates",
+        "nvmlDeviceGetMemoryInfo",
         "nvmlDeviceGetComputeRunningProcesses",
     }
     assert nvml.state(Nvml(board), {}) == dict.fromkeys(whole)

@@ -7,6 +7,7 @@ import pytest
 from fake_device import IDLE, FakeDevice, Meter
 from fake_platform.backend import FakeBackend
 
+from shared_spec.backend import DeviceWatchdog, OutOfMemory
 from shared_spec.data.batches import HostBatch
 from shared_spec.measure import inference, training
 from shared_spec.measure.blocks import Block, Stepper, is_steady, silent
@@ -295,14 +296,14 @@ def test_inference_stops_at_out_of_memory_and_keeps_what_it_has(spec: Spec) -> N
 
 
 def test_matmul_peak_grows_the_matrix_until_its_time_is_spent(spec: Spec) -> None:
-    device = FakeDevice({"matmul": 0.1})
+    device = FakeDevice({"matmul": 0.05})
     backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
     measured = measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)
     sizes = [size.n for size in measured.sizes]
     assert sizes[:3] == [512, 1024, 2048]
     for size in measured.sizes:
         for steps, seconds in size.blocks:
-            assert seconds / steps == pytest.approx(0.101)
+            assert seconds / steps == pytest.approx(0.051)
 
 
 def test_matmul_peak_does_not_count_the_compiling_of_a_product(spec: Spec) -> None:
@@ -318,3 +319,40 @@ def test_matmul_peak_does_not_count_the_compiling_of_a_product(spec: Spec) -> No
     backend = FakeBackend(spec, "cpu", "fp32", "fake", on_work)
     measured = measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)
     assert [size.n for size in measured.sizes] == [512, 1024, 2048, 4096, 8192, 16384]
+
+
+def product_seconds(rate: float) -> dict[str, float]:
+    """Seconds of a product by its size on a device of that many FLOP/s."""
+    return {f"matmul {1 << i}": 2 * (1 << i) ** 3 / rate for i in range(9, 15)}
+
+
+@pytest.mark.parametrize(("rate", "largest"), [(4e12, 8192), (1e14, 16384), (1e11, 2048)])
+def test_matmul_peak_starts_no_product_that_would_take_half_a_second(spec: Spec, rate: float, largest: int) -> None:
+    """An M4 needs 0.27 s for 8192 and 2.2 s for 16384, which macOS stops while a display is on."""
+    seconds, device = product_seconds(rate), FakeDevice({})
+
+    def on_work(kind: str) -> None:
+        device.step_times = {kind.split(maxsplit=1)[0]: seconds.get(kind, 0.0)}
+        device.on_work(kind)
+
+    backend = FakeBackend(spec, "cpu", "fp32", "fake", on_work)
+    generous = spec.profiles.quick.changed(ceiling_seconds=1000.0)
+    measured = measure_matmul_peak(backend, spec, generous, device.clock)
+    assert measured.sizes[-1].n == largest
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("full"), DeviceWatchdog("stopped")])
+def test_matmul_peak_keeps_the_sizes_before_the_one_that_was_stopped(spec: Spec, error: Exception) -> None:
+    device = FakeDevice({"matmul": 0.001})
+
+    def on_work(kind: str) -> None:
+        if kind == last:
+            raise error
+        device.on_work(kind)
+
+    backend, last = FakeBackend(spec, "cpu", "fp32", "fake", on_work), "matmul 2048"
+    measured = measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)
+    assert [size.n for size in measured.sizes] == [512, 1024]
+    last = "matmul 512"
+    with pytest.raises(type(error)):
+        measure_matmul_peak(backend, spec, spec.profiles.quick, device.clock)

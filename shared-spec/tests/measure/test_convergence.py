@@ -123,12 +123,40 @@ def test_evaluation_counts_each_image_once(spec: Spec) -> None:
     data = synthetic.dataset(spec)
     backend = TrainingBackend(spec, "cpu", "fp32", "fake")
     backend.world, backend.data = World(lambda step: 9 / 27), data
-    top1, loss = evaluate(backend, data, 16)
+    top1, loss, of_class = evaluate(backend, data, 16)
     assert top1 == pytest.approx(9 / 27)
+    assert of_class.tolist() == [1] * 9 + [0] * 91  # the first nine images are of as many classes
     right, wrong = np.log(99 + np.e) - 1, np.log(99 + np.e)
     assert loss == pytest.approx((9 * right + 18 * wrong) / 27)
 
 
 def test_a_diverged_training_ends_at_once(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared_spec.measure.convergence.evaluate", lambda *rest: (0.01, float("nan")))
+    monkeypatch.setattr(
+        "shared_spec.measure.convergence.evaluate", lambda *rest: (0.01, float("nan"), np.zeros(100, int))
+    )
     assert len(train(spec, World(), tmp_path / "c.safetensors").epochs) == 1
+
+
+class DatedWorld(World):
+    """Its meter also tells the time of day."""
+
+    def stop(self) -> measurements.Energy:
+        return super().stop().changed(windows=((1e9 + self.metered_from, 1e9 + self.now),))
+
+
+def test_windows_of_the_meter_are_one_for_each_process_and_epochs_have_their_end(spec: Spec, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    world = DatedWorld(lambda step: step / 80)
+    world.kill_at = 40
+    with pytest.raises(Killed):
+        train(spec, world, checkpoint)
+    world.now, world.kill_at = world.now + 500, None
+    taken_up = world.now
+    measured = train(spec, world, checkpoint)
+    assert measured.energy.windows is not None
+    (first, kept), (resumed, end) = measured.energy.windows
+    assert first == 1e9 + 1000
+    assert resumed == 1e9 + taken_up
+    assert kept == measured.epochs[1].ended == pytest.approx(first + measured.epochs[1].seconds)
+    assert end == measured.epochs[-1].ended
+    assert kept - first + end - resumed == pytest.approx(measured.seconds)

@@ -39,14 +39,14 @@ def begun(folder: RunFolder, **changed: object) -> None:
 
 def test_the_same_request_has_the_same_folder_and_another_has_another(request_: Request) -> None:
     def path(data: dict[str, str] = DATA, **changed: object) -> Path:
-        names = {"precision", "engine", "stop", "power_watts", "profile_name"} & changed.keys()
+        names = {"precision", "engine", "stop", "power_watts", "profile_name", "threads", "cores"} & changed.keys()
         setting = replace(request_.setting, **{name: changed.pop(name) for name in names})  # type: ignore[arg-type]
         return RunFolder(replace(request_, setting=setting, **changed), data).path  # type: ignore[arg-type]
 
     others = [
         path({"train": "1" * 32}), path(precision="bf16"), path(engine="other"), path(stop="target"),
-        path(power_watts=40.0), path(profile_name="full"), path(phases=(phases.CEILING,)), path(largest_batch=8),
-        path(memory_share=0.5), path(scaling="weak"),
+        path(power_watts="40"), path(profile_name="full"), path(phases=(phases.CEILING,)), path(largest_batch=8),
+        path(memory_share=0.5), path(scaling="weak"), path(threads=1), path(cores="all"),
     ]  # fmt: skip
     assert path() == path(keep_weights=True) == path(fresh=True)
     assert len({path(), *others}) == 1 + len(others)

@@ -10,9 +10,10 @@ import psutil
 import pytest
 from fake_runs import asked, command, here, only_result
 
-from shared_spec.backend import OutOfMemory
-from shared_spec.results.format import Failed, TryDone
+from shared_spec.backend import DeviceWatchdog, OutOfMemory
+from shared_spec.results.format import Backend, Failed, TryDone
 from shared_spec.results.measurements import FAULT, FITS, Try, TryMeasurements, TryOutcome
+from shared_spec.run import max_batch
 from shared_spec.run.child import Ended
 from shared_spec.run.max_batch import classify, predicted_bytes, search
 from shared_spec.run.worker import failure_of
@@ -20,6 +21,11 @@ from shared_spec.run.worker import failure_of
 GIB = 2**30
 OUT_OF_MEMORY: TryOutcome = "out of memory"
 TOO_SLOW: TryOutcome = "time limit"
+
+
+def fitted(batch_size: int, **memory: int | None) -> Try:
+    measured = TryMeasurements(first_step_seconds=1.0, window_blocks=((1, 1.0),), memory=memory)
+    return Try(batch_size=batch_size, outcome=FITS, reason=None, measurements=measured)
 
 
 class Machine:
@@ -33,15 +39,13 @@ class Machine:
         self.asked.append(batch_size)
         if batch_size > self.capacity:
             return Try(batch_size=batch_size, outcome=self.verdict, reason="no", measurements=None)
-        peak = GIB + batch_size * 10 * 2**20
-        measured = TryMeasurements(first_step_seconds=1.0, window_blocks=((1, 1.0),), memory={"host_peak": peak})
-        return Try(batch_size=batch_size, outcome=FITS, reason=None, measurements=measured)
+        return fitted(batch_size, host_peak=GIB + batch_size * 10 * 2**20)
 
 
 @pytest.mark.parametrize("capacity", [32, 33, 47, 64, 100, 1000, 4095])
 def test_finds_the_largest_batch_to_within_its_resolution(capacity: int) -> None:
     machine = Machine(capacity)
-    found = search(machine.attempt, 32, 65536, None)
+    found = search(machine.attempt, 32, 65536, lambda: None)
     assert found.batch_size is not None
     assert found.batch_size <= capacity < found.batch_size * (1 + 1 / 16) + 2
     assert [t.batch_size for t in found.tries] == machine.asked
@@ -50,7 +54,7 @@ def test_finds_the_largest_batch_to_within_its_resolution(capacity: int) -> None
 
 def test_goes_no_further_than_it_may() -> None:
     machine = Machine(10**9)
-    found = search(machine.attempt, 32, 300, None)
+    found = search(machine.attempt, 32, 300, lambda: None)
     assert found.batch_size == 300
     assert machine.asked == [32, 64, 128, 256, 300]
     assert found.ended_by == "--max-batch 300"
@@ -58,7 +62,7 @@ def test_goes_no_further_than_it_may() -> None:
 
 def test_never_tries_what_would_not_fit_a_shared_memory() -> None:
     machine = Machine(10**9)
-    found = search(machine.attempt, 32, 65536, 5 * GIB)
+    found = search(machine.attempt, 32, 65536, lambda: 5 * GIB)
     assert max(machine.asked) * 10 * 2**20 + GIB <= 5 * GIB
     assert found.batch_size is not None
     assert found.batch_size > 350  # 409 would fill the bound
@@ -67,14 +71,14 @@ def test_never_tries_what_would_not_fit_a_shared_memory() -> None:
 
 @pytest.mark.parametrize("verdict", [OUT_OF_MEMORY, TOO_SLOW])
 def test_a_first_batch_that_does_not_fit_is_told(verdict: TryOutcome) -> None:
-    found = search(Machine(20, verdict).attempt, 32, 65536, None)
+    found = search(Machine(20, verdict).attempt, 32, 65536, lambda: None)
     assert found.tries[0].outcome == verdict
     assert found.batch_size is None or found.batch_size <= 20
 
 
 def test_a_fault_ends_the_search_and_is_not_taken_for_memory() -> None:
     machine = Machine(100, FAULT)
-    found = search(machine.attempt, 32, 65536, None)
+    found = search(machine.attempt, 32, 65536, lambda: None)
     assert machine.asked == [32, 64, 128]
     assert found.batch_size == 64
     assert found.ended_by == "batch 128: fault"
@@ -83,8 +87,62 @@ def test_a_fault_ends_the_search_and_is_not_taken_for_memory() -> None:
 def test_prediction_is_a_line_through_the_two_largest() -> None:
     machine = Machine(10**9)
     tries = [machine.attempt(32), machine.attempt(64)]
-    assert predicted_bytes(tries[:1], 128) is None
+    assert predicted_bytes([], 128) is None
+    assert predicted_bytes(tries[:1], 64) == pytest.approx(2 * (GIB + 32 * 10 * 2**20))
     assert predicted_bytes(tries, 128) == pytest.approx(GIB + 128 * 10 * 2**20)
+
+
+class Mac:
+    """16 GB, of which Metal's buffers take a GiB and 150 MiB an image, in no resident set; MLX keeps a third more."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def taken(self, batch_size: int) -> int:
+        return GIB + batch_size * 150 * 2**20
+
+    def attempt(self, batch_size: int) -> Try:
+        self.asked.append(batch_size)
+        taken = self.taken(batch_size)
+        return fitted(batch_size, host_peak=132 * 2**20, footprint_peak=taken, mlx_peak=3 * taken // 4, mlx_cache=0)
+
+
+def test_a_mac_is_never_asked_for_more_than_it_has() -> None:
+    """By the resident set alone tries of 9.8 and 18.7 GiB would follow (issue 21, fault 1)."""
+    mac = Mac()
+    found = search(mac.attempt, 32, 65536, lambda: 5.9 * GIB)
+    assert max(map(mac.taken, mac.asked)) <= 5.9 * GIB
+    assert found.batch_size is not None
+    assert found.batch_size == 32
+    assert "allowed" in found.ended_by
+
+
+def test_one_try_alone_is_too_little_to_rule_out_what_would_fit() -> None:
+    mac = Mac()
+    found = search(mac.attempt, 32, 65536, lambda: 11.0 * GIB)
+    assert mac.asked[:2] == [32, 36]  # 64 might not fit, if all were in proportion
+    assert max(map(mac.taken, mac.asked)) <= 11.0 * GIB
+    assert found.batch_size is not None
+    assert 64 <= found.batch_size <= 68
+
+
+def test_what_a_try_took_is_the_largest_of_what_counts() -> None:
+    assert max_batch.taken_bytes({"host_peak": 5, "footprint_peak": 9, "mlx_peak": 4, "mlx_cache": 3}) == 9
+    assert max_batch.taken_bytes({"host_peak": 5, "footprint_peak": None, "mlx_peak": 4, "mlx_cache": 3}) == 7
+    assert max_batch.taken_bytes({"host_peak": 5, "tf_peak": 100}) == 5
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(14.0 * GIB, 11.84 * GIB), (5.9 * GIB, 5.9 * GIB), (None, None)])
+def test_the_bound_is_no_more_than_the_working_set_that_macos_recommends(
+    bound: float | None, expected: float | None
+) -> None:
+    def failed(backend: Backend | None) -> Failed:
+        return Failed.model_construct(backend=backend)
+
+    on_a_mac = Backend.model_construct(details={max_batch.WORKING_SET: int(11.84 * GIB)})
+    assert max_batch.tightened(bound, failed(on_a_mac)) == pytest.approx(expected)
+    assert max_batch.tightened(bound, failed(Backend.model_construct(details={}))) == bound
+    assert max_batch.tightened(bound, failed(None)) == bound
 
 
 @pytest.mark.parametrize(
@@ -93,6 +151,7 @@ def test_prediction_is_a_line_through_the_two_largest() -> None:
         ({"status": "ok", "failure": None, "reason": None, "measurements": None}, FITS),
         (failure_of(OutOfMemory("full")).part(), OUT_OF_MEMORY),
         (failure_of(MemoryError("full")).part(), OUT_OF_MEMORY),
+        (failure_of(DeviceWatchdog("stopped by macOS")).part(), TOO_SLOW),
         (failure_of(ValueError("x")).part(), FAULT),
         (failure_of(ValueError("out of memory")).part(), FAULT),
         (Ended(-9, over_memory=True).failure("").part(), OUT_OF_MEMORY),

@@ -8,6 +8,7 @@ import pytest
 from fake_runs import PHASES, asked, change_record, fake, here, only_result, quick
 
 from shared_spec.results import format
+from shared_spec.run import plan
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 
@@ -142,3 +143,15 @@ def test_a_full_training_killed_again_and_again_ends_as_if_left_alone(
     assert killed["resumed"] == 2
     assert killed["loss_trace"] == alone["loss_trace"]
     assert killed["final_params"] == alone["final_params"]
+
+
+def test_what_is_left_is_said_anew_where_the_ceiling_corrects_it(
+    spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "guessed_flops", lambda device, precision: 1e3)
+    said = quick(spec_file, tmp_path / "r", phases="ceiling,training").stdout
+    assert (
+        said.index("ceiling: ok") < said.index("By this rate the rest takes about 10 s.") < said.index("training 1: ok")
+    )
+    monkeypatch.undo()
+    assert "By this rate" not in quick(spec_file, tmp_path / "r2", phases="ceiling,training").stdout

@@ -10,6 +10,11 @@ fifth of its CPU and memory part. A query takes 3 to 12 ms (#424 there). On macO
 (vladkens/macmon#76): that is a null, not 0 W for the CPU. The GPU's own figure may be 0, since an idle GPU is off.
 """
 
+import signal
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from shared_spec.machine.energy.meter import Clock, NoMeter, implausible
@@ -40,17 +45,52 @@ def load() -> Any:
     return zeus_apple_silicon
 
 
+PROBE = "import zeus_apple_silicon as zeus; zeus.AppleEnergyMonitor().get_cumulative_energy()"
+PROBE_SECONDS = 15.0
+
+
+@cache
+def check_apart() -> None:
+    """Try the meter in a process of its own, as it crashes in some virtual machines.
+
+    Raises:
+        NoMeter: it failed, crashed or hung there.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NoMeter(
+            f"zeus-apple-silicon could not be tried in a process of its own ({type(error).__name__})"
+        ) from None
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise NoMeter(f"zeus-apple-silicon crashes on this chip or virtual machine ({name})")
+    if done.returncode:
+        words = (done.stderr.strip().splitlines() or ["no words"])[-1]
+        raise NoMeter(f"macOS gives no access to the chip's energy counters ({words})")
+
+
 def open_meter(clock: Clock, zeus: Any = None) -> "AppleMeter":
-    """The meter of the whole chip; `zeus` stands in for the zeus_apple_silicon module.
+    """The meter of the whole chip; `zeus` stands in for the zeus_apple_silicon module, and is not tried apart.
 
     Raises:
         NoMeter: not installed, no access, or a chip whose CPU or GPU it cannot read.
     """
-    zeus = zeus or load()
+    if zeus is None:
+        if find_spec("zeus_apple_silicon") is not None:
+            check_apart()
+        zeus = load()
     try:
         monitor = zeus.AppleEnergyMonitor()
         energy = monitor.get_cumulative_energy()
-    except RuntimeError as error:
+    except Exception as error:  # RuntimeError as a rule, ValueError over a unit that it does not know
         raise NoMeter(f"macOS gives no access to the chip's energy counters ({error})") from None
     parts = [field for field in PARTS if getattr(energy, field) is not None]
     missing = [PARTS[field] for field in REQUIRED if field not in parts]

@@ -55,6 +55,34 @@ class Unmetered:
         return Energy(joules=None, reason=self.reason, source=self.source, scope=self.scope, samples=0)
 
 
+class Dated:
+    """A meter whose readings also tell when their window was, by the time of day.
+
+    Args:
+        now: tells it, in seconds since 1970.
+    """
+
+    def __init__(self, meter: Meter, now: Clock) -> None:
+        self.meter, self._now = meter, now
+        self._started = now()
+
+    @property
+    def source(self) -> EnergySource:
+        return self.meter.source
+
+    @property
+    def scope(self) -> str:
+        return self.meter.scope
+
+    def start(self) -> None:
+        self._started = self._now()
+        self.meter.start()
+
+    def stop(self) -> Energy:
+        energy = self.meter.stop()
+        return energy.changed(windows=((self._started, max(self._started, self._now())),))  # a clock may be set back
+
+
 def implausible(joules: float, seconds: float, update_seconds: float, limit_watts: float | None) -> str | None:
     """Why a counter's difference cannot be the energy of its window; None where it can.
 

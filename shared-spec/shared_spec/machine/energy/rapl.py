@@ -27,6 +27,15 @@ MAX_WATTS = 1000.0
 LOOKS_PER_WRAP = 4
 
 
+RULE = 'ACTION=="add", SUBSYSTEM=="powercap", KERNEL=="intel-rapl:*", RUN+="/bin/chmod a+r /sys%p/energy_uj"'
+"""Of udev, which has it carried out at each start of the system. Kernels since 5.10 let root alone read the counters, as
+they tell other processes' secrets (CVE-2020-8694): for a machine of one's own."""
+PERMIT = (
+    f"echo '{RULE}' | sudo tee /etc/udev/rules.d/70-rapl.rules && sudo udevadm control --reload && "
+    "sudo udevadm trigger --action=add --subsystem-match=powercap"
+)
+
+
 @dataclass(frozen=True)
 class Domain:
     """One counter, in microjoules, that starts again from 0 at `range_uj`."""
@@ -75,8 +84,7 @@ def _domain(zone: Path, name: str) -> Domain:
         domain.read_uj()
     except PermissionError:
         raise NoMeter(
-            "only root may read the processor's energy counters; until the next start of the system, "
-            "`sudo chmod -R a+r /sys/class/powercap/intel-rapl` lets everybody"
+            f"only root may read the processor's energy counters; `{PERMIT}` lets everybody, after a restart too"
         ) from None
     except (OSError, ValueError) as error:
         raise NoMeter(f"the processor's energy counter {name} cannot be read ({type(error).__name__})") from None

@@ -1,5 +1,6 @@
 """Apple Silicon's meter on an imitation of zeus-apple-silicon."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -104,4 +105,33 @@ def test_apple_chip_without_a_gpu_figure_is_not_half_metered(world: World) -> No
 def test_apple_without_access(chip: Chip, world: World) -> None:
     chip.broken = True
     with pytest.raises(NoMeter, match="IOReport subscription"):
+        apple.open_meter(world.clock, chip)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise ValueError('Invalid energy unit: pJ')", "Invalid energy unit"),
+        ("import os; os.abort()", "crashes on this chip or virtual machine \\(SIGABRT\\)"),
+        ("import time; time.sleep(60)", "TimeoutExpired"),
+    ],
+)
+def test_apple_library_that_fails_crashes_or_hangs_does_so_in_a_process_of_its_own(
+    body: str, words: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zeus_apple_silicon.py").write_text(f"def AppleEnergyMonitor():\n    {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(apple, "PROBE_SECONDS", 2.0 if "sleep" in body else 20.0)
+    apple.check_apart.cache_clear()
+    with pytest.raises(NoMeter, match=words):
+        apple.open_meter(world.clock)
+
+
+def test_apple_error_of_any_kind_is_a_reason(chip: Chip, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown_unit() -> SimpleNamespace:
+        raise ValueError("unknown unit")
+
+    monkeypatch.setattr(chip, "get_cumulative_energy", unknown_unit)
+    with pytest.raises(NoMeter, match="unknown unit"):
         apple.open_meter(world.clock, chip)

@@ -10,8 +10,9 @@ import pytest
 from fake_meters import World, assert_null, reading_of
 
 from shared_spec.machine.energy import apple, nvml, rapl, wall
-from shared_spec.machine.energy.meter import Unmetered
-from shared_spec.machine.energy.open import open_meter
+from shared_spec.machine.energy.meter import Dated, Unmetered
+from shared_spec.machine.energy.open import LOG_PENDING, open_idle_meter, open_meter
+from shared_spec.machine.energy.wall import WallPower
 from shared_spec.results.measurements import Energy, EnergySource
 
 
@@ -39,13 +40,13 @@ def test_the_result_schema_knows_every_source() -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "gpu", "cpu"])
-@pytest.mark.parametrize("wall_watts", [None, 42.0])
-def test_every_machine_gets_a_meter(device: str, wall_watts: float | None, world: World) -> None:
+@pytest.mark.parametrize("power", [None, WallPower(load=42.0)])
+def test_every_machine_gets_a_meter(device: str, power: WallPower | None, world: World) -> None:
     """Whatever this machine has or lacks: a figure with its source, or a reason."""
-    reading = reading_of(open_meter(device, wall_watts, world.clock), world, 0.1)
+    reading = reading_of(open_meter(device, power, world.clock), world, 0.1)
     assert reading.scope
     assert (reading.source == "none") <= bool(reading.reason)
-    if wall_watts is not None:
+    if power is not None:
         assert (reading.source, reading.joules) == ("wall-meter", pytest.approx(4.2))
 
 
@@ -88,3 +89,29 @@ def test_the_wall_meter_multiplies_and_says_so(world: World) -> None:
     assert reading.joules == pytest.approx(650)
     assert reading.source == "wall-meter"
     assert "--power-watts" in reading.scope
+
+
+def test_idle_power_is_its_own_figure(world: World) -> None:
+    meter = open_meter("cpu", WallPower(load=38.0), world.clock)
+    idle = open_idle_meter(meter, WallPower(load=38.0, idle=6.5), world.clock)
+    reading = reading_of(idle, world, 10)
+    assert (reading.joules, reading.source) == (pytest.approx(65), "wall-meter")
+    assert "idle power" in reading.scope
+    assert_null(reading_of(open_idle_meter(meter, WallPower(load=38.0), world.clock), world, 1), "idle=6.5,load=38")
+    assert open_idle_meter(meter, None, world.clock) is meter
+
+
+def test_a_log_is_read_later(world: World) -> None:
+    power = WallPower(log=Path("plug.csv"))
+    meter = open_meter("cpu", power, world.clock)
+    assert reading_of(meter, world, 1).reason == LOG_PENDING
+    assert open_idle_meter(meter, power, world.clock) is meter
+
+
+def test_a_dated_meter_tells_when_its_window_was(world: World) -> None:
+    meter = Dated(wall.WallMeter(10.0, world.clock), lambda: 1e9 + world.now)
+    reading = reading_of(meter, world, 2)
+    assert reading.joules == pytest.approx(20)
+    assert reading.windows is not None
+    assert reading.windows[0] == pytest.approx((1e9 + 100, 1e9 + 102))
+    Energy.model_validate(reading.to_dict())

@@ -1,0 +1,255 @@
+"""Proof that what was timed is what conformance proves: outputs of timed calls, looked at when nothing is timed any more.
+
+Bounds follow from the same sensitivities as those of checks.py, where their derivation stands.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from shared_spec.backend import Backend
+from shared_spec.conformance import golden
+from shared_spec.conformance.checks import check, headroom, inference_bits, norm_rounding
+from shared_spec.conformance.comparison import relative_error, unit_roundoff
+from shared_spec.conformance.losses import FIGURES, Losses
+from shared_spec.conformance.questions import BATCH, large_weights
+from shared_spec.data.batches import HostBatch
+from shared_spec.measure.blocks import Progress, silent
+from shared_spec.measure.seen import Seen
+from shared_spec.results.measurements import Check, Convergence
+from shared_spec.workload import params, reference
+from shared_spec.workload.params import Params
+from shared_spec.workload.spec import Spec
+
+# --- Training: the losses of the timed steps, and one more step behind them.
+
+NAMES = {"loss": "golden losses", "norm": "golden gradient norms"}
+
+
+def losses_checks(
+    spec: Spec, precision: str, expected: Losses, found: dict[str, Sequence[float | None]], world_size: int = 1
+) -> Iterator[Check]:
+    """The first losses and gradient norms of a training against those of the reference on the same batches.
+
+    Two trainings that differ by roundings drift apart, and the more the longer they take: the bound of a step is
+    headroom times the largest sensitivity up to it. The check's figure is that of the step nearest to its bound.
+
+    Args:
+        found: by name (losses.FIGURES), of as many steps as were made; None where one was not finite.
+    """
+    for figure in FIGURES:
+        if values := found.get(figure):
+            yield _trace_check(spec, precision, figure, expected, values, world_size)
+
+
+def _trace_check(
+    spec: Spec, precision: str, figure: str, expected: Losses, values: Sequence[float | None], world_size: int
+) -> Check:
+    count = min(len(values), len(expected[f"{figure}/value"]))
+    exact = expected[f"{figure}/value"][:count]
+    sensitivity = np.maximum.accumulate(expected[f"{figure}/{precision}"].max(0))[:count]
+    per_step = norm_rounding(spec) + (world_size - 1) * unit_roundoff("fp32")
+    bounds = headroom(spec, precision) * np.maximum(sensitivity, unit_roundoff("fp32")) + per_step
+    errors = np.abs(np.array([math.nan if value is None else value for value in values[:count]]) / exact - 1)
+    ratios = np.where(np.isnan(errors), np.inf, errors / bounds)
+    worst = int(np.argmax(ratios))
+    detail = f"relative error of step {worst + 1}, the worst of {count} by its bound"
+    return check(NAMES[figure], float(errors[worst]), float(bounds[worst]), detail)
+
+
+def late_step_checks(backend: Backend, spec: Spec, batch: HostBatch, lr: float) -> Iterator[Check]:
+    """One more training step after all that were timed: does it still do everything, to the last digit of float32?
+
+    Parameters and moments before and after tell what the step did. What it added to the first moments is its clipped
+    gradient, up to the roundings of these moments; second moments and parameters must follow from it, and its size
+    from the norm that the step reports.
+    """
+    o, u = spec.optimizer, unit_roundoff("fp32")
+    before = _slots(spec, backend.export_state())
+    step = int(backend.export_state()["step"]) + 1
+    loss, norm = map(float, backend.to_numpy(backend.train_step(backend.to_device(batch.images, batch.targets), lr)))
+    after = _slots(spec, backend.export_state())
+    gradients = {name: (m - o.beta1 * before["m"][name]) / (1 - o.beta1) for name, m in after["m"].items()}
+    size, noise = (math.sqrt(sum(float((v**2).sum()) for v in values)) for values in (
+        gradients.values(), (4 * u * np.abs(m) / (1 - o.beta1) for m in before["m"].values())
+    ))  # fmt: skip
+    clipped = min(1.0, o.clip_norm / (norm + 1e-6)) * norm
+    bound = norm_rounding(spec) + noise / (clipped if clipped > 0 else o.clip_norm) + 4 * u  # also where it is NaN
+    detail = f"relative error of the clipped gradient's norm, of {norm:.3g} before; loss {loss:.4g}"
+    yield check("late step, clip", abs(size / clipped - 1), bound, detail)
+    yield _late("late step, second moments", _second_moment_errors(spec, before, after, gradients))
+    yield _late("late step, parameters", _update_errors(spec, before, after, step, lr))
+
+
+def _slots(spec: Spec, state: dict[str, np.ndarray]) -> dict[str, Params]:
+    names = params.shapes(spec)
+    return {slot: {name: state[f"{slot}/{name}"].astype(np.float64) for name in names} for slot in ("param", "m", "v")}
+
+
+def _second_moment_errors(
+    spec: Spec, before: dict[str, Params], after: dict[str, Params], gradients: Params
+) -> dict[str, tuple[float, float]]:
+    """Error and bound for each parameter: each v is rounded twice, and the gradient known to 4 u |m| / (1 - beta1)."""
+    o, u, found = spec.optimizer, unit_roundoff("fp32"), {}
+    for name, g in gradients.items():
+        exact = o.beta2 * before["v"][name] + (1 - o.beta2) * g * g
+        unsure = 4 * u * (np.abs(before["m"][name]) + np.abs(after["m"][name])) / (1 - o.beta1)
+        bound = 4 * u * exact + (1 - o.beta2) * (2 * np.abs(g) + unsure) * unsure + np.finfo(np.float32).tiny
+        found[name] = _of_size(after["v"][name] - exact, bound, exact)
+    return found
+
+
+def _update_errors(
+    spec: Spec, before: dict[str, Params], after: dict[str, Params], step: int, lr: float
+) -> dict[str, tuple[float, float]]:
+    """Error and bound for each parameter: 10 roundings make the step, 3 more its sum with the decayed parameter."""
+    u, found = unit_roundoff("fp32"), {}
+    for name, p in before["param"].items():
+        exact = reference.updated(spec.optimizer, name, p, after["m"][name], after["v"][name], step, lr) - p
+        bound = u * (10 * np.abs(exact) + 3 * np.abs(p))
+        found[name] = _of_size(after["param"][name] - p - exact, bound, exact)
+    return found
+
+
+def _of_size(error: np.ndarray, bound: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
+    """L2 norms of an error and of its bound, relative to what is exact."""
+    size = max(float(np.linalg.norm(exact)), 1e-300)
+    return float(np.linalg.norm(error)) / size, float(np.linalg.norm(bound)) / size
+
+
+def _late(name: str, found: dict[str, tuple[float, float]]) -> Check:
+    worst = max(found, key=lambda key: _ratio(*found[key]))
+    return check(name, *found[worst], f"relative error (L2) of {worst}, the worst of all parameters")
+
+
+def _ratio(error: float, bound: float) -> float:
+    return math.inf if math.isnan(error) else error / bound
+
+
+# --- Inference: what timed calls answered, against batches of 4.
+
+
+class Proven:
+    """Logits of any images from the program that conformance proves: the one for batches of 4."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """float32 [N,classes] of uint8 [N,S,S,3]; each image is asked for once."""
+        keys = [image.tobytes() for image in images]
+        missing = {key: image for key, image in zip(keys, images, strict=True) if key not in self._known}
+        asked = list(missing.items())
+        for start in range(0, len(asked), BATCH):
+            part = asked[start : start + BATCH]
+            batch = np.stack([part[i % len(part)][1] for i in range(BATCH)])
+            logits = self.backend.to_numpy(self.backend.infer(self.backend.to_device(batch, None)))
+            self._known |= {key: row for (key, _), row in zip(part, logits, strict=False)}
+        return np.stack([self._known[key] for key in keys])
+
+
+def logits_bound(spec: Spec, precision: str) -> float:
+    """How far two programs' logits may be apart: each is off by headroom times their sensitivity to roundings."""
+    return 2 * headroom(spec, precision) * max(golden.logits_sensitivity(spec, precision), unit_roundoff(precision))
+
+
+def seen_checks(
+    backend: Backend, spec: Spec, precision: str, seen: Iterable[Seen], progress: Progress = silent
+) -> Iterator[Check]:
+    """What timed calls answered, against the batch-4 path; the backend must still have the parameters of then."""
+    proven, bound = Proven(backend), logits_bound(spec, precision)
+    for what, group in _by_name(seen).items():
+        progress(0.95, f"looking at {what}")
+        errors = [_row_errors(one.logits, proven(one.images)) for one in group]
+        count = sum(len(one.images) for one in group)
+        detail = f"largest error of an image's logits, of {count}, by the size (L2) of such logits at batch {BATCH}"
+        yield check(f"timed logits, {what}", float(np.max(np.concatenate(errors))), bound, detail)
+
+
+def _by_name(seen: Iterable[Seen]) -> dict[str, list[Seen]]:
+    groups: dict[str, list[Seen]] = {}
+    for one in seen:
+        groups.setdefault(one.what, []).append(one)
+    return groups
+
+
+def _row_errors(logits: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """L2 norm of each row's error, by the root mean square of the rows' norms; inf for what is no number."""
+    if logits.shape != exact.shape:
+        return np.array([math.inf])
+    size = math.sqrt(float((exact.astype(np.float64) ** 2).sum()) / len(exact))
+    errors = np.linalg.norm(logits.astype(np.float64) - exact, axis=1) / max(size, 1e-300)
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def program_checks(backend: Backend, spec: Spec, precision: str, seen: Iterable[Seen]) -> Iterator[Check]:
+    """The timed programs again, with other parameters: nothing packed, memoised or rounded further is left over.
+
+    Of each size: the bits that its products keep, and the logits of large weights against the batch-4 path. The
+    backend ends with other parameters.
+    """
+    groups = {what: group[-1].images for what, group in _by_name(seen).items()}
+    for what, images in groups.items():
+        yield inference_bits(backend, spec, precision, images, f"precision, {what}")
+    on_device = {what: backend.to_device(images, None) for what, images in groups.items()}
+    backend.load_params(params.initial(spec))
+    for batch in on_device.values():
+        backend.infer(batch)
+    backend.load_params(large_weights(spec))
+    proven, bound = Proven(backend), logits_bound(spec, precision)
+    for what, batch in on_device.items():
+        errors = _row_errors(backend.to_numpy(backend.infer(batch)), proven(groups[what]))
+        detail = "largest error of an image's logits after other parameters were loaded"
+        yield check(f"parameters changed, {what}", float(np.max(errors)), bound, detail)
+
+
+# --- A batch size that was only tried, the ceiling, the evaluation.
+
+
+def range_checks(spec: Spec, losses: Sequence[float], norms: Sequence[float]) -> Iterator[Check]:
+    """Losses of a few steps from the initial weights: finite, at first near ln C, and never far above.
+
+    The loss of one image lies within twice the largest logit of ln C, whatever its target; the logits of initial
+    weights are known from conformance's questions, and others are allowed twice their size.
+    """
+    uniform = math.log(spec.model.classes)
+    largest = golden.largest_initial_logit(spec)
+    off = abs(losses[0] - uniform) if losses and math.isfinite(losses[0]) else math.inf
+    yield check("first loss", off, 4 * largest, "distance of the first step's loss from ln(classes)")
+    usable = all(map(math.isfinite, [*losses, *norms])) and min(norms, default=0) > 0
+    worst = max(losses, default=math.inf) if usable and min(losses, default=0) > 0 else math.inf
+    yield check("losses in range", worst, 2 * uniform + 4 * largest, f"largest loss of {len(losses)} steps")
+
+
+PRODUCT_ROWS = 16
+
+
+def product_check(backend: Backend, precision: str, n: int) -> Check:
+    """Sampled rows of one of the ceiling's products, against NumPy in float64.
+
+    The operands are as the device has them. Adding n terms in order is off by u sqrt(n / 2) (checks.headroom), and in
+    bf16 the result is rounded once more.
+    """
+    a, b = (operand.astype(np.float64) for operand in backend.matmul_operands(n))
+    rows = np.sort(np.random.default_rng().choice(n, min(n, PRODUCT_ROWS), replace=False))
+    found = backend.to_numpy(backend.matmul(n))
+    bound = unit_roundoff("fp32") * math.sqrt(n / 2) + (unit_roundoff("bf16") if precision == "bf16" else 0.0)
+    error = relative_error(found[rows], a[rows] @ b) if found.shape == (n, n) else math.inf
+    return check("product", error, bound, f"relative error (L2) of {len(rows)} rows, drawn at random, of {n} x {n}")
+
+
+def evaluation_check(spec: Spec, measured: Convergence) -> Check:
+    """Every evaluation saw all test images, and its accuracy is what the counts of the classes say."""
+    images = measured.class_images or ()
+    wrong = [
+        epoch.epoch
+        for epoch in measured.epochs
+        if epoch.class_right is None
+        or sum(images) != spec.data.test_images
+        or any(right > count for right, count in zip(epoch.class_right, images, strict=True))
+        or abs(sum(epoch.class_right) / sum(images) - epoch.top1) > 1e-9
+    ]
+    detail = f"of {len(measured.epochs)} evaluations those whose accuracy is not that of their counts by class"
+    return check("evaluation", len(wrong), 0, detail)
