@@ -13,12 +13,12 @@ try:
     from rich.text import Text
 
     from aggregate import publish
-    from aggregate.analysis import pricing
+    from aggregate.analysis import aa, merging, pricing, simulation
     from aggregate.analysis.comparison import Comparison
     from aggregate.analysis.comparison import compare as compare_results
     from aggregate.analysis.hardware import hardware_of
     from aggregate.analysis.reading import load
-    from aggregate.render import answer, outline, report, terminal
+    from aggregate.render import answer, outline, report, terminal, verdicts
     from shared_spec.errors import UserError
     from shared_spec.results.prices import load_prices
 except ModuleNotFoundError as error:
@@ -29,6 +29,7 @@ except ModuleNotFoundError as error:
 EXIT_SOME_LEFT_OUT = 1
 EXIT_NOTHING_COMPARED = 2
 EXIT_WARNED = 3
+EXIT_FALSE_VERDICTS = 1
 FORMATS = ("table", "markdown", "csv", "json", "html")
 
 
@@ -146,6 +147,54 @@ def check(file: Path) -> None:
     fit = not any(finding.prevents for finding in findings)
     _say(console, f"{'Fit' if fit else 'Not fit'} to be published.")
     sys.exit(0 if fit else 1)
+
+
+@main.command("aa", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("files", nargs=-1, type=click.Path())
+@click.option("--simulate", type=click.IntRange(min=100), metavar="N", help="Also judge N drawn comparisons a case.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the drawn comparisons.")
+@click.option(
+    "--spread",
+    type=click.FloatRange(0.1, 10),
+    default=1,
+    show_default=True,
+    metavar="X",
+    help="Draw with X times the spreads known beforehand: how wrong these may be.",
+)
+def same_against_same(*, files: tuple[str, ...], simulate: int | None, seed: int, spread: float) -> None:
+    """Set what is the same against itself: every verdict is a false one.
+
+    All pairs of processes, and of runs, of the same framework and settings on the same kind of machine, from FILES
+    (result files or folders of them). With --simulate also comparisons drawn with the spreads known beforehand: how
+    often the interval holds the truth, how often there is a false verdict, how often a true ratio is found. The exit
+    status is 0 if at most 5 % of the verdicts are false, 1 if more are or a file was left out, 2 if there was nothing to
+    compare.
+    """
+    errors = Console(stderr=True, soft_wrap=True)
+    loaded = load(files)
+    for problem in loaded.problems:
+        _say(errors, str(problem))
+    if not loaded.results and not simulate:
+        _say(errors, "There is no valid result to compare. Try `python -m aggregate aa results/*.json`.")
+        sys.exit(EXIT_NOTHING_COMPARED)
+    _survive_encoding()
+    sound = True
+    if loaded.results:
+        runs = merging.runs(loaded.results, load_prices(None))
+        rows = aa.test(runs)
+        click.echo(f"{verdicts.of_test(rows)}\n\n{verdicts.of_spreads(aa.spreads(runs))}")
+        sound = aa.passes(rows)
+    if simulate:
+        drawn = list(simulation.simulate(simulate, seed, spread))
+        click.echo(f"\n{verdicts.of_simulation(drawn)}")
+        sound = simulation.passes(drawn, simulate) and sound
+    if not sound:
+        _say(
+            errors, "More than 5 % of the verdicts are false, or the interval holds the truth too seldom or too often."
+        )
+        sys.exit(EXIT_FALSE_VERDICTS)
+    if loaded.problems:
+        sys.exit(EXIT_SOME_LEFT_OUT)
 
 
 def _say(console: Console, text: str) -> None:

@@ -85,5 +85,5 @@ def compare(
 def _columns(ratio: Ratio) -> dict[str, Any]:
     return {
         "baseline": ratio.baseline, "ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high,
-        "ratio_method": ratio.method, "verdict": ratio.verdict,
+        "ratio_p": ratio.p, "ratio_method": ratio.method, "verdict": ratio.verdict,
     }  # fmt: skip

@@ -65,12 +65,23 @@ class Run:
         return [measured for result in self.results for measured in result.measured(kind)]
 
     @cached_property
+    def figures_of_results(self) -> list[dict[tuple[str, int | None], list[Figure]]]:
+        """The repeats of every figure in each result, by metric and batch size."""
+        each = []
+        for result in self.results:
+            repeats: defaultdict[tuple[str, int | None], list[Figure]] = defaultdict(list)
+            for figure in derive(result, self.prices):
+                repeats[figure.metric, figure.batch_size].append(figure)
+            each.append(dict(repeats))
+        return each
+
+    @cached_property
     def figures(self) -> dict[tuple[str, int | None], list[Figure]]:
         """The repeats of every figure, by metric and batch size; of absent phases only where all results lack them."""
         repeats: defaultdict[tuple[str, int | None], list[Figure]] = defaultdict(list)
-        for result in self.results:
-            for figure in derive(result, self.prices):
-                repeats[figure.metric, figure.batch_size].append(figure)
+        for of_result in self.figures_of_results:
+            for key, figures in of_result.items():
+                repeats[key] += figures
         return dict(repeats)
 
     def repeats(self, metric: str) -> list[Figure]:

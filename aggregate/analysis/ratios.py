@@ -1,28 +1,22 @@
 """How many times as fast as a baseline: with an interval, and a verdict only where the interval allows one.
 
-A ratio is that of the geometric means of what is independent: of the repeats where both runs have two or more,
-else of consecutive parts of the one window or series of samples, each side's. With ten or more of these on both
-sides the 95 % interval is a bootstrap (BCa, scipy.stats.bootstrap); with fewer a bootstrap is too narrow, and it is
-Welch's t interval on the logarithms. Parts of one process know nothing of what differs between processes: with
-them alone, differences below the spec's interval_tolerance are too close to call, whatever the interval.
+What is independent is a process, above it a run: the parts of one process never make an interval. The interval is
+aggregate.analysis.welch's, on logarithms; with one process on a side there is a ratio and no verdict. All verdicts of a
+table are corrected for their number.
 """
 
-import itertools
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from scipy import stats
 
+from aggregate.analysis import welch
 from aggregate.analysis.merging import Run
+from aggregate.analysis.prior import class_of, prior_of
 from aggregate.analysis.sections import Section
 from shared_spec.errors import UserError
-from shared_spec.results.measurements import BatchWindow, Inference, Latency, Training
-from shared_spec.results.stability import MIN_BOOTSTRAP, step_rate
-
-T = TypeVar("T")
 
 FASTER_IS = {
     "training_throughput": +1,
@@ -33,18 +27,11 @@ FASTER_IS = {
     "time_to_target": -1,
 }
 """Metrics of speed: +1 where more is faster, -1 where less is."""
-MAX_PARTS = 20
-"""Parts that a single series is cut into."""
-MIN_SAMPLES = 10
-"""Samples that a part of latencies has at least."""
-LEVEL = 0.95
 DEFINITION = (
-    "Ratio of the geometric means of the repeats, above 1 where the run is faster than its baseline, with a 95 % "
-    f"interval: a bootstrap (BCa) from {MIN_BOOTSTRAP} repeats on either side on, with fewer Welch's t interval on the "
-    "logarithms, because a bootstrap of few values is too narrow. Where one side has a single repeat, the parts of "
-    "its window stand for repeats; they know nothing of what differs between processes, so that small differences "
-    "(the workload's interval_tolerance) are too close to call then. Faster and slower are said only where the whole "
-    "interval is on one side of 1."
+    "Ratio of the geometric means of the processes, above 1 where the run is faster than its baseline. The 95 % interval "
+    "is Welch's t on logarithms with two variances, between processes and between runs (machines, days), each shrunk "
+    "towards one measured beforehand for the metric and the kind of platform; faster and slower are said where the "
+    "difference remains significant at 5 % after Holm's correction over the table, and never with one process on a side."
 )
 """For the reader of the report."""
 
@@ -59,6 +46,8 @@ class Ratio:
         ratio: above 1 is faster; NaN where there is none.
         low: lower end of the 95 % interval; NaN where there is none.
         high: upper end of it.
+        p: probability of a ratio so far from 1 where there is no difference; in a table corrected for the number of its
+            verdicts; NaN where there is none.
         method: how the interval was found.
         verdict: "faster", "slower" or "too close to call"; empty where there is none.
         reason: why there is no ratio or no verdict.
@@ -69,6 +58,7 @@ class Ratio:
     ratio: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    p: float = math.nan
     method: str = ""
     verdict: str = ""
     reason: str = ""
@@ -110,54 +100,53 @@ def _thing(run: Run) -> tuple[str, ...]:
 def ratios(runs: Sequence[Run], baseline: Run) -> dict[tuple[str, str], Ratio]:
     """Ratios of all other runs, which must be of the baseline's section, by letter and metric."""
     others = [run for run in runs if run is not baseline]
-    return {(run.letter, metric): ratio(run, baseline, metric) for run in others for metric in FASTER_IS}
+    return corrected({(run.letter, metric): ratio(run, baseline, metric) for run in others for metric in FASTER_IS})
+
+
+def corrected(table: dict[tuple[str, str], Ratio]) -> dict[tuple[str, str], Ratio]:
+    """The ratios of a table, their verdicts corrected for their number."""
+    judged = {key: ratio for key, ratio in table.items() if not math.isnan(ratio.p)}
+    changed = {}
+    for (key, one), p in zip(judged.items(), welch.holm([ratio.p for ratio in judged.values()]), strict=True):
+        said, method = verdict(one.ratio, p), one.method
+        if len(judged) > 1:
+            method += f"; one of {len(judged)} verdicts" + ", and chance alone makes one such of so many" * (
+                said != one.verdict
+            )
+        changed[key] = dataclasses.replace(one, p=p, verdict=said, method=method)
+    return table | changed
 
 
 def ratio(run: Run, baseline: Run, metric: str) -> Ratio:
-    """How many times as fast as `baseline` a run is."""
+    """How many times as fast as `baseline` a run is, by itself: not corrected for what else is asked."""
     if reason := _incomparable(run, baseline, metric):
         return Ratio(baseline.letter, metric, reason=reason)
-    of_run, of_baseline = _repeats(run, metric), _repeats(baseline, metric)
-    repeated = min(len(of_run), len(of_baseline)) > 1
-    if not repeated:
-        of_run, of_baseline = _parts(run, metric), _parts(baseline, metric)
-    if min(len(of_run), len(of_baseline)) < 2:
-        alone = float(np.median(_repeats(run, metric)) / np.median(_repeats(baseline, metric)))
-        reason = "measured once, with nothing to tell chance by"
-        return Ratio(baseline.letter, metric, alone ** FASTER_IS[metric], reason=reason)
-    a, b = (FASTER_IS[metric] * np.log(values) for values in (of_run, of_baseline))
-    low, high, method = interval(a, b)
-    centre = float(np.exp(a.mean() - b.mean()))
-    margin = 0.0 if repeated else run.result.spec.measuring.interval_tolerance
-    of_what = "repeats" if repeated else "parts of one process"
-    method = f"{method}, {len(a)} and {len(b)} {of_what}"
-    return Ratio(baseline.letter, metric, centre, low, high, method, verdict(centre, low, high, margin))
+    sides = [processes(one, metric) for one in (run, baseline)]
+    a, b = (
+        welch.estimate(logs, prior_of(class_of(one), metric)) for logs, one in zip(sides, (run, baseline), strict=True)
+    )
+    centre = _exp(a.centre - b.centre)
+    counts = [sum(map(len, side)) for side in sides]
+    if min(counts) < 2:
+        alone = [one.letter for one, count in zip((run, baseline), counts, strict=True) if count < 2]
+        return Ratio(baseline.letter, metric, centre, reason=f"one process ({' and '.join(alone)}): no verdict")
+    half, p = welch.half_width(a, b), float(welch.p_value(a, b))
+    low, high = _exp(a.centre - b.centre - half), _exp(a.centre - b.centre + half)
+    of_runs = [len(side) for side in sides]
+    method = f"{counts[0]} and {counts[1]} processes in {of_runs[0]} and {of_runs[1]} run{'s' * (max(of_runs) > 1)}"
+    return Ratio(baseline.letter, metric, centre, low, high, p, method, verdict(centre, p))
 
 
-def interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float, str]:
-    """95 % interval of exp(mean(a) - mean(b)), for logarithms of at least two values each, and how it was found."""
-    difference = a.mean() - b.mean()
-    error = math.hypot(stats.sem(a), stats.sem(b))
-    if error < 1e-12:
-        return math.exp(difference), math.exp(difference), "no variation"
-    if min(len(a), len(b)) < MIN_BOOTSTRAP:
-        freedom = error**4 / sum(stats.sem(x) ** 4 / (len(x) - 1) for x in (a, b))
-        half = error * float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
-        return math.exp(difference - half), math.exp(difference + half), "Welch"
-    bootstrap = stats.bootstrap(
-        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=1999,
-        confidence_level=LEVEL, rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return math.exp(bootstrap.low), math.exp(bootstrap.high), "bootstrap"
+def _exp(logarithm: np.ndarray) -> float:
+    """A file can hold numbers so far apart that no float holds their ratio; the largest stands for it."""
+    return float(np.exp(np.clip(logarithm, -700, 700)))
 
 
-def verdict(centre: float, low: float, high: float, margin: float) -> str:
-    """What the interval allows to say; differences below `margin` never decide."""
-    if low > 1 and centre > 1 + margin:
-        return "faster"
-    if high < 1 and centre < 1 / (1 + margin):
-        return "slower"
-    return "too close to call"
+def verdict(ratio: float, p: float) -> str:
+    """What may be said of a ratio with this probability."""
+    if p >= 1 - welch.LEVEL or ratio == 1:
+        return "too close to call"
+    return "faster" if ratio > 1 else "slower"
 
 
 def _incomparable(run: Run, baseline: Run, metric: str) -> str:
@@ -167,44 +156,15 @@ def _incomparable(run: Run, baseline: Run, metric: str) -> str:
         lacking = [figure.reason for figure in figures if figure.never]
         if lacking:
             return f"{whose}{lacking[0]}"
-        if not len(_repeats(one, metric)):
+        if not processes(one, metric):
             return f"{whose}{figures[0].reason if figures else 'not measured'}"
     if metric in ("full_throughput", "time_to_target") and run.content.data != baseline.content.data:
         return "trained on different data"
     return ""
 
 
-def _repeats(run: Run, metric: str) -> np.ndarray:
-    """The metric's value in every repeat that has one, in whatever unit."""
-    figures = run.repeats(metric)
-    return np.array([figure.value for figure in figures if not figure.reason and figure.value > 0])
-
-
-def _parts(run: Run, metric: str) -> np.ndarray:
-    """The metric's value in consecutive parts of every repeat; empty for what has no parts."""
-    if metric == "training_throughput":
-        return np.concatenate([_window_parts(measured) for measured in run.measured(Training)])
-    if metric == "inference_best":
-        return np.concatenate([_window_parts(measured.fastest) for measured in run.measured(Inference)])
-    if metric in ("latency_median", "latency_p90"):
-        q = 50 if metric == "latency_median" else 90
-        return np.concatenate([_sample_parts(m.host_to_host_seconds, q) for m in run.measured(Latency)])
-    return np.array([])
-
-
-def _window_parts(window: BatchWindow) -> np.ndarray:
-    """Images per second of consecutive parts of a window; parts too short to divide by are none."""
-    blocks = window.window_blocks
-    rates: np.ndarray = np.array([step_rate(part) for part in _cut(blocks, min(MAX_PARTS, len(blocks)))])
-    finite: np.ndarray = window.batch_size * rates[np.isfinite(rates)]
-    return finite
-
-
-def _sample_parts(samples: Sequence[float], q: int) -> np.ndarray:
-    return np.array([np.percentile(part, q) for part in _cut(samples, min(MAX_PARTS, len(samples) // MIN_SAMPLES))])
-
-
-def _cut(values: Sequence[T], parts: int) -> list[Sequence[T]]:
-    """Consecutive parts of nearly equal length."""
-    edges = [round(i * len(values) / parts) for i in range(parts + 1)] if parts else []
-    return [values[i:j] for i, j in itertools.pairwise(edges)]
+def processes(run: Run, metric: str) -> list[np.ndarray]:
+    """Logarithms of a metric, more being faster, of the processes of each result that has any."""
+    of_results = (figures.get((metric, None), []) for figures in run.figures_of_results)
+    each = [[figure.value for figure in figures if not figure.reason and figure.value > 0] for figures in of_results]
+    return [FASTER_IS[metric] * np.log(values) for values in each if values]

@@ -45,9 +45,10 @@ COLUMNS = {
     "notes": "what to know beside the number",
     "reason": "why there is no value",
     "baseline": "letter of the run that this one is compared with",
-    "ratio": "how many times as fast as that (above 1 is faster); geometric means of the repeats",
+    "ratio": "how many times as fast as that (above 1 is faster); geometric means of the processes",
     "ratio_low": "lower end of its 95 % interval",
     "ratio_high": "upper end of its 95 % interval",
+    "ratio_p": "probability of a ratio so far from 1 by chance, corrected for the number of verdicts of the table (Holm)",
     "ratio_method": "how the interval was found",
     "verdict": "faster, slower or too close to call",
 }

@@ -175,7 +175,7 @@ def test_a_fault_of_our_own_is_not_taken_for_a_missing_dependency() -> None:
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "json", "html"])
 def test_forms_for_other_programs(tmp_path: Path, form: str) -> None:
-    folder = results(tmp_path / "results", make_result("mlx"), make_result("tf-cuda"))
+    folder = results(tmp_path / "results", make_result("mlx", repeats=2), make_result("tf-cuda", repeats=2))
     done = call(folder, "--out", tmp_path / "report", "--format", form, "--title", "Mine & yours")
     assert done.exit_code == 0, done.stderr
     if form == "json":
@@ -224,7 +224,12 @@ def test_warnings_can_fail_a_build(tmp_path: Path) -> None:
 
 
 def test_as_a_data_frame(tmp_path: Path) -> None:
-    folder = results(tmp_path / "results", make_result("mlx"), make_result("tf-cuda"), {"schema_version": "9.0"})
+    folder = results(
+        tmp_path / "results",
+        make_result("mlx", repeats=2),
+        make_result("tf-cuda", repeats=2),
+        {"schema_version": "9.0"},
+    )
     for _ in range(2):  # the function must not be hidden by a module of its name
         frame = aggregate.load([folder])
     assert list(frame.columns) == list(COLUMNS)
@@ -244,3 +249,36 @@ def test_results_of_the_repository_are_valid(tmp_path: Path) -> None:
     done = call(*committed, "--out", tmp_path)
     assert done.exit_code == 0, done.stderr
     assert all(json.loads(path.read_text())["schema_version"] for path in committed)
+
+
+def test_the_same_against_the_same(tmp_path: Path) -> None:
+    phases = ("conformance", "training", "latency")
+    runs = (make_result("mlx", repeats=repeats, number=repeats, phases=phases) for repeats in (3, 4))
+    folder = results(tmp_path / "results", *runs)
+    done = call("aa", folder)
+    assert done.exit_code == 0, done.output
+    assert "| several processes each | Training throughput | gpu-mlx | 3 | 3 | 3 | 0 (0.0%) | 0 |" in done.stdout
+    assert "| runs | Training throughput | gpu-mlx | 1 | 1 | 1 | 0 (0.0%) | 0 |" in done.stdout
+    assert "| Training throughput | gpu-mlx |" in done.stdout.partition("| metric | class |")[2]
+
+
+def test_false_verdicts_fail(tmp_path: Path) -> None:
+    """A run that is three times as fast as the same thing before."""
+    runs = (make_result("mlx", repeats=3, speed=speed, number=i) for i, speed in enumerate((100, 300)))
+    done = call("aa", results(tmp_path / "results", *runs))
+    assert done.exit_code == 1
+    assert "More than 5 % of the verdicts are false" in done.stderr
+
+
+def test_drawn_comparisons_need_no_file_and_files_that_are_wrong_are_said(tmp_path: Path) -> None:
+    drawn = call("aa", "--simulate", 200)
+    assert drawn.exit_code == 0, drawn.output
+    assert "| cpu | Training throughput | 1 x 2 | 9" in drawn.stdout
+    nothing = call("aa")
+    assert nothing.exit_code == 2
+    assert "python -m aggregate aa results/*.json" in nothing.stderr
+    folder = results(tmp_path / "results", make_result("mlx", repeats=2), {"schema_version": "9.0"})
+    some = call("aa", folder)
+    assert some.exit_code == 1
+    assert "1.json: /schema_version" in some.stderr
+    assert "gpu-mlx" in some.stdout

@@ -1,13 +1,16 @@
 import dataclasses
 import gc
 import json
+import os
+import sys
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from bench_mlx import backend as module
-from bench_mlx.backend import MlxBackend
+from bench_mlx.backend import MlxBackend, keep_kernels_apart
 from bench_mlx.model import DeiT
 from shared_spec.backend import DeviceWatchdog, OutOfMemory
 from shared_spec.errors import UserError
@@ -348,3 +351,14 @@ def test_other_errors_stay_what_they_are(make, host_batch):
     backend = make()
     with pytest.raises(ValueError, match="matmul"):
         backend.train_step(backend.to_device(host_batch.images[:, :16], host_batch.targets), LR)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Metal keeps its kernels itself")
+def test_kernels_are_kept_in_a_folder_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "mlx").mkdir()  # another user's
+    keep_kernels_apart("cpu")
+    folder = Path(os.environ["TMPDIR"])
+    assert folder == tmp_path / f"deit-bench-{os.getuid()}" / f"mlx-{mx.__version__}-cpu"
+    assert folder.parent.stat().st_mode & 0o777 == 0o700

@@ -5,6 +5,7 @@ import pytest
 
 from bench_mlx import platform
 from bench_mlx.platform import PLATFORM, worker_env
+from shared_spec.errors import UserError
 from shared_spec.platform import Threads
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="MLX's own BLAS is replaced on Linux only")
@@ -59,3 +60,32 @@ def test_what_is_preloaded_already_stays(monkeypatch):
 def test_nothing_is_preloaded_where_openblas_is_not_installed(monkeypatch):
     monkeypatch.setattr(platform, "find_library", lambda name: None)
     assert "LD_PRELOAD" not in worker_env("cpu", "mlx", Threads(2))
+
+
+@pytest.mark.parametrize(
+    ("left", "unset"),
+    [
+        ({"MLX_HOSTFILE": "/gone/hosts.json", "MLX_RANK": "0"}, "unset MLX_HOSTFILE MLX_RANK"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "unset OMPI_COMM_WORLD_RANK"),
+        ({"OMPI_COMM_WORLD_SIZE": "x", "OMPI_COMM_WORLD_RANK": "0"}, "unset OMPI_COMM_WORLD_RANK"),
+        ({"NCCL_HOST_IP": "10.0.0.1"}, "unset MLX_RANK"),
+    ],
+)
+def test_what_another_job_has_left_is_to_be_unset(left, unset, monkeypatch):
+    for name in platform.LAUNCHER_ENV:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=unset):
+        platform.world()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[1]", "[[]]"])
+def test_a_hostfile_that_is_something_else_is_named(content, tmp_path, monkeypatch):
+    (tmp_path / "hosts.json").write_text(content)
+    for name in platform.LAUNCHER_ENV:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "hosts.json"))
+    monkeypatch.setenv("MLX_RANK", "0")
+    with pytest.raises(UserError, match="unset MLX_HOSTFILE"):
+        platform.world()

@@ -75,7 +75,7 @@ def test_a_lost_rank_is_told_in_a_sentence() -> None:
 class TestRanks(RankTests):
     package, options = "bench_tf_cuda", ("--device", "cpu")
     engine, transport = "tf.distribute", "ring over gRPC"
-    epochs_to_interrupt = 120
+    epochs_to_interrupt = 60
 
     def rank_process(self, run: int, rank: int) -> psutil.Process:
         for child in psutil.Process(run).children(recursive=True):

@@ -263,7 +263,8 @@ def read_images(path: Path) -> np.ndarray:
         UserError: the file is unreadable, or its shape or dtype is another.
     """
     try:
-        images: np.ndarray = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            images: np.ndarray = np.load(file, allow_pickle=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give a .npy file of images.") from error
     except Exception as error:  # damaged headers and archives end in a dozen kinds of error

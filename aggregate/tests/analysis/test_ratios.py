@@ -1,13 +1,13 @@
-"""Ratios against a baseline: known answers, coverage of the interval, and what must not be compared."""
+"""Ratios against a baseline: known answers, verdicts and their number, and what must not be compared."""
 
 import math
 from typing import Any
 
-import numpy as np
 import pytest
+from scipy import stats
 
 from aggregate.analysis import ratios
-from aggregate.analysis.ratios import FASTER_IS, Ratio, baseline_of, interval, verdict
+from aggregate.analysis.ratios import FASTER_IS, Ratio, baseline_of, verdict
 from aggregate.analysis.sections import sections
 from aggregate.tests.factory import as_runs, make_result
 from shared_spec.errors import UserError
@@ -26,55 +26,84 @@ def with_rates(content: dict[str, Any], *rates: float) -> dict[str, Any]:
     return content
 
 
-def test_ratio_of_repeats_worked_out_by_hand() -> None:
+def test_ratio_of_processes_worked_out_by_hand() -> None:
     slow = with_rates(make_result("mlx", repeats=3), 1.0, 1.0, 1.0)
     fast = with_rates(make_result("tf-cuda", repeats=3), 2.0, 2.1, 2.205)
     ratio = against_first(slow, fast)
     assert ratio.ratio == pytest.approx(2.1)
-    # Welch with one side constant: t(0.975, 2 degrees) = 4.3027, standard error log(1.05) / sqrt(3)
-    assert ratio.high == pytest.approx(2.1 * math.exp(4.3027 * math.log(1.05) / math.sqrt(3)), rel=1e-4)
+    # The priors of gpu-mlx and gpu-xla weigh 8 and 4; squares of 0 and 2 log(1.05)^2, three processes, one run a side.
+    between_processes = [(8 * 0.038**2 + 0) / 10, (8 * 0.0052**2 + 2 * math.log(1.05) ** 2) / 10]
+    between_runs = [0.11**2, 0.014**2]
+    t10, t4 = stats.t.ppf(0.975, 10), stats.t.ppf(0.975, 4)
+    half = math.sqrt(t10**2 * sum(between_processes) / 3 + t4**2 * sum(between_runs))
+    assert (ratio.low, ratio.high) == pytest.approx((2.1 * math.exp(-half), 2.1 * math.exp(half)))
     assert ratio.verdict == "faster"
-    assert ratio.method == "Welch, 3 and 3 repeats"
+    assert ratio.method == "3 and 3 processes in 1 and 1 run"
 
 
 def test_faster_means_less_time() -> None:
-    slow, fast = make_result("mlx", speed=100), make_result("tf-cuda", speed=300)
+    slow, fast = make_result("mlx", speed=100, repeats=3), make_result("tf-cuda", speed=300, repeats=3)
     for metric in ("latency_median", "latency_p90", "training_throughput", "inference_best"):
         ratio = against_first(slow, fast, metric=metric)
         assert (ratio.ratio > 1.5, ratio.verdict) == (True, "faster"), metric
-    assert against_first(make_result("mlx"), make_result("torch-ipex"), metric="latency_median").verdict == "slower"
+    slower = make_result("mlx", repeats=2), make_result("torch-ipex", repeats=2)
+    assert against_first(*slower, metric="latency_median").verdict == "slower"
 
 
-@pytest.mark.parametrize("speeds", [(100.0, 103.0), (103.0, 100.0)])
-def test_single_processes_a_little_apart_are_too_close_to_call(speeds: tuple[float, float]) -> None:
-    ratio = against_first(make_result("mlx", speed=speeds[0]), make_result("tf-cuda", speed=speeds[1]))
-    assert "parts of one process" in ratio.method
-    assert not ratio.low < 1 < ratio.high
-    assert ratio.verdict == "too close to call"
+@pytest.mark.parametrize("speeds", [(100.0, 103.0), (103.0, 100.0), (1.0, 1000.0)])
+@pytest.mark.parametrize(("repeats", "alone"), [((1, 1), "B and A"), ((5, 1), "A"), ((1, 5), "B")])
+def test_one_process_on_a_side_is_a_ratio_and_no_verdict(
+    speeds: tuple[float, float], repeats: tuple[int, int], alone: str
+) -> None:
+    of_run, of_baseline = repeats
+    ratio = against_first(
+        make_result("mlx", speed=speeds[0], repeats=of_baseline),
+        make_result("tf-cuda", speed=speeds[1], repeats=of_run),
+    )
+    assert ratio.ratio > 0
+    assert (ratio.verdict, math.isnan(ratio.low), math.isnan(ratio.p)) == ("", True, True)
+    assert ratio.reason == f"one process ({alone}): no verdict"
+
+
+def test_what_differs_between_runs_widens_an_interval_that_processes_alone_made_narrow() -> None:
+    """Two processes of one run know less of a machine than one process in each of two runs."""
+    in_one = [with_rates(make_result("mlx", repeats=2), 1.0, 1.01)]
+    in_two = [with_rates(make_result("mlx", number=i), rate) for i, rate in enumerate((1.0, 1.01))]
+    fast = with_rates(make_result("tf-cuda", repeats=2), 1.3, 1.3)
+    few, several = against_first(*in_one, fast), against_first(*in_two, fast)
+    assert several.method == "2 and 2 processes in 1 and 2 runs"
+    assert several.ratio == pytest.approx(few.ratio)
+    assert several.high / several.low < few.high / few.low
 
 
 def test_verdicts() -> None:
-    assert verdict(1.2, 1.1, 1.3, 0.05) == "faster"
-    assert verdict(0.8, 0.7, 0.9, 0.05) == "slower"
-    assert verdict(1.2, 0.9, 1.5, 0.0) == "too close to call"
-    assert verdict(1.02, 1.01, 1.03, 0.0) == "faster"
-    assert verdict(1.02, 1.01, 1.03, 0.05) == "too close to call"
+    assert verdict(1.2, 0.04) == "faster"
+    assert verdict(0.8, 0.04) == "slower"
+    assert verdict(1.2, 0.06) == "too close to call"
+    assert verdict(1.0, 1.0) == "too close to call"
 
 
-@pytest.mark.parametrize(("n", "least"), [(3, 0.93), (5, 0.93), (12, 0.91), (20, 0.92)])
-def test_the_interval_holds_a_true_ratio_of_1_10_as_often_as_it_says(n: int, least: float) -> None:
-    rng, draws, held = np.random.default_rng(1), 600, 0
-    for _ in range(draws):
-        a, b = np.log(1.10) + rng.normal(0, 0.03, n), rng.normal(0, 0.02, n)
-        low, high, _ = interval(a, b)
-        held += low <= 1.10 <= high
-    assert least <= held / draws <= 0.99
+def test_the_verdicts_of_a_table_are_corrected_for_their_number() -> None:
+    alone = {str(i): Ratio("A", str(i), 1.1, 1.01, 1.2, p, "m", "faster") for i, p in enumerate((0.03, 0.0001, 0.04))}
+    table = {("B", key): ratio for key, ratio in alone.items()} | {("C", "0"): Ratio("A", "0", reason="not measured")}
+    corrected = ratios.corrected(table)
+    assert [ratio.verdict for ratio in corrected.values()] == ["too close to call", "faster", "too close to call", ""]
+    assert [corrected["B", key].p for key in alone] == pytest.approx([0.06, 0.0003, 0.06])
+    assert corrected["B", "0"].method == "m; one of 3 verdicts, and chance alone makes one such of so many"
+    assert corrected["B", "1"].method == "m; one of 3 verdicts"
+    assert list(corrected) == list(table)
 
 
-def test_equal_values_have_an_interval_without_width() -> None:
-    assert interval(np.zeros(3), np.zeros(4)) == (1.0, 1.0, "no variation")
-    low, high, method = interval(np.zeros(12), np.log(np.linspace(1, 2, 12)))
-    assert (low < high < 1, method) == (True, "bootstrap")
+def test_the_table_of_a_section_is_corrected() -> None:
+    runs = as_runs(*(make_result(p, repeats=3) for p in ("mlx", "tf-cuda", "torch-ipex")))
+    table = ratios.ratios(runs, runs[0])
+    judged = [ratio for ratio in table.values() if ratio.verdict]
+    assert len(judged) == 8
+    for (letter, metric), ratio in table.items():
+        if ratio.verdict:
+            alone = ratios.ratio(next(run for run in runs if run.letter == letter), runs[0], metric)
+            assert ratio.p >= alone.p
+            assert "; one of 8 verdicts" in ratio.method
 
 
 def test_what_was_not_measured_or_not_reached_has_no_ratio() -> None:
@@ -99,7 +128,7 @@ def test_one_training_each_gives_a_ratio_and_no_verdict() -> None:
     ratio = against_first(*pair, metric="time_to_target")
     assert ratio.ratio > 5
     assert (ratio.verdict, math.isnan(ratio.low)) == ("", True)
-    assert "measured once" in ratio.reason
+    assert ratio.reason == "one process (B and A): no verdict"
 
 
 def test_the_baseline_by_letter_platform_file_or_device_and_its_counterpart() -> None:

@@ -45,11 +45,11 @@ def test_efficiency_is_the_speed_up_by_the_ranks() -> None:
     assert all(low < middle < high for middle, low, high in efficiencies)
 
 
-def test_parts_of_one_process_compare_in_images_not_in_steps() -> None:
+def test_one_process_each_compares_in_images_not_in_steps() -> None:
     runs = as_runs(make_result(speed=11.0), make_result(speed=10.0, world_size=2, scaling="weak"))
     ((point,),) = (each.points for each in scalings(runs))
     assert point.efficiency[0] == pytest.approx(10 / 11, rel=0.01)
-    assert "parts of one process" in point.speedup.method
+    assert "one process" in point.speedup.reason
 
 
 def test_the_table_says_what_the_ranks_cost_and_that_they_share_cores() -> None:

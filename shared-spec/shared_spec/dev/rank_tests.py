@@ -34,6 +34,7 @@ class RankTests(ABC):
         options: of every run: device, engine.
         engine, transport: as the result names them on this host.
         rank_variable: environment variable in which a process finds its rank.
+        rank_timeout: seconds until a rank on another host is given up; ranks wait as long for one another to start.
         epochs_to_interrupt: so many that a rank is killed before the last; steps take milliseconds.
     """
 
@@ -43,6 +44,7 @@ class RankTests(ABC):
     transport: ClassVar[str] = "tcp"
     rank_variable: ClassVar[str]
     epochs_to_interrupt: ClassVar[int] = 40
+    rank_timeout: ClassVar[int] = 60
 
     @abstractmethod
     def on_host(self, rank: int, words: Words, folder: Path) -> tuple[Words, dict[str, str]]:
@@ -136,7 +138,7 @@ class RankTests(ABC):
     def test_a_rank_killed_on_another_host_ends_both_and_the_training_goes_on(
         self, hosts: list[Words], tmp_path: Path
     ) -> None:
-        asked = ("--phases", "convergence", "--rank-timeout", 5)
+        asked = ("--phases", "convergence", "--rank-timeout", self.rank_timeout)
         processes = self.start_on(hosts, self.epochs_to_interrupt, tmp_path, *asked)
         testing.wait_for(lambda: list(tmp_path.glob("host-0/.runs/*/convergence-0.safetensors")))
         self.kill_rank_on_its_host(processes[1])

@@ -23,6 +23,12 @@ def let_all_be_written() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """End as other commands do; rich would with status 1, which means that a phase has failed."""
+        leave_quietly()
+
+
 def of(stream: IO[str], environ: Mapping[str, str] = os.environ) -> Console:
     """A console on `stream`.
 
@@ -31,7 +37,7 @@ def of(stream: IO[str], environ: Mapping[str, str] = os.environ) -> Console:
     terminal = is_terminal(stream)
     coloured = terminal or bool(environ.get("FORCE_COLOR"))
     width = None if terminal or environ.get("COLUMNS", "").isdecimal() else LOG_WIDTH
-    return Console(file=lasting(stream), force_terminal=coloured, width=width, _environ=dict(environ))
+    return _Console(file=lasting(stream), force_terminal=coloured, width=width, _environ=dict(environ))
 
 
 def screen(stream: IO[str], environ: Mapping[str, str] = os.environ) -> Screen:
