@@ -1,13 +1,10 @@
 """A result whose timed outputs failed a check is no result of this workload."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aggregate.analysis.phases.conformance import conformance_of
-from aggregate.analysis.reading import load
-from aggregate.tests.factory import FULL_PHASES, make_result, outcome, save
+from aggregate.tests.factory import FULL_PHASES, as_runs, make_result, outcome
 
 CHECK = {"name": "timed logits, batch 8", "passed": True, "figure": 0.001, "bound": 0.01, "detail": "largest error"}
 WRONG = CHECK | {"passed": False, "figure": 0.7}
@@ -20,10 +17,11 @@ def holder(result: dict[str, Any], phase: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("phase", [phase for phase in FULL_PHASES if phase != "conformance"])
-def test_a_check_of_any_phase_that_fails_fails_the_result(phase: str, tmp_path: Path) -> None:
+def test_a_check_of_any_phase_that_fails_fails_the_result(phase: str) -> None:
     for check, status in ((CHECK, "passed"), (WRONG, "failed")):
         content = make_result(phases=FULL_PHASES)
         holder(content, phase)["checks"] = [check]
-        found, why = conformance_of(load(save(content, tmp_path)))
+        (run,) = as_runs(content)
+        found, why = run.conformance
         assert found == status
         assert (f"{phase}: timed logits, batch 8 (0.7, bound 0.01)" in why) == (status == "failed")
