@@ -24,7 +24,9 @@ TOO_SLOW: TryOutcome = "time limit"
 
 
 def fitted(batch_size: int, **memory: int | None) -> Try:
-    measured = TryMeasurements(first_step_seconds=1.0, window_blocks=((1, 1.0),), memory=memory)
+    measured = TryMeasurements(
+        first_step_seconds=1.0, window_blocks=((1, 1.0),), checks=None, unchecked=None, memory=memory
+    )
     return Try(batch_size=batch_size, outcome=FITS, reason=None, measurements=measured)
 
 

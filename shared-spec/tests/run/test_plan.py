@@ -28,7 +28,7 @@ class Clock:
 
 def matmuls(n: int, seconds: float) -> Ceiling:
     """What a ceiling phase has measured: one product."""
-    return Ceiling(sizes=(MatmulSize(n=n, blocks=((1, seconds),)),))
+    return Ceiling(sizes=(MatmulSize(n=n, blocks=((1, seconds),)),), checks=None, unchecked=None)
 
 
 def request(spec: Spec, *names: str, profile: dict[str, Any] | None = None, **setting: Any) -> Request:
