@@ -12,6 +12,8 @@ from pathlib import Path
 
 from shared_spec.errors import UserError
 
+CACHE = "deit-bench"
+"""Name of the folder for what this project keeps."""
 NO_EXEC = getattr(os, "ST_NOEXEC", 8)
 TRIAL = b"\0" * (1 << 20)
 """What is written to find out whether a folder takes files: disks that are full, quotas and `ulimit -f` tell so alone."""

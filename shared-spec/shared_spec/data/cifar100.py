@@ -78,7 +78,10 @@ def locate(data: str | None, progress: bool) -> Path | None:
             return None
         if named:
             return _resolve(Path(os.path.expanduser(named)).absolute(), option)
-    cached = cache_folder() / _FOLDER
+    try:
+        cached = cache_folder() / _FOLDER
+    except UserError as error:
+        raise Unavailable(f"CIFAR-100 cannot be kept on this machine: {error}") from error
     return cached if _is_intact(cached) else _download(progress)
 
 
@@ -98,7 +101,10 @@ def at_hand(data: str | None) -> Path | str | None:
             path = Path(os.path.expanduser(named)).absolute()
             packed = path.is_file() or (path / _ARCHIVE).is_file()
             return path if packed else _resolve(path, option)
-    cached = cache_folder() / _FOLDER
+    try:
+        cached = cache_folder() / _FOLDER
+    except UserError as error:
+        raise Unavailable(f"CIFAR-100 cannot be kept on this machine: {error}") from error
     return cached if _is_intact(cached) else None
 
 
@@ -126,7 +132,7 @@ def _checksums() -> dict[str, str]:
 
 def cache_folder() -> Path:
     """Where a download is kept, and what an archive holds: the user's cache, as $XDG_CACHE_HOME or the system has it."""
-    return places.cache("deit-bench")
+    return places.cache(places.CACHE)
 
 
 def _resolve(path: Path, option: str) -> Path:

@@ -246,9 +246,8 @@ def _located(request: Request, progress: bool) -> tuple[Path | None, list[str]]:
         return None, [f"{error} Measured on the synthetic stand-in instead of CIFAR-100."]
     if path is None:
         return None, ["measured on the synthetic stand-in, as asked, not on CIFAR-100"]
-    cached = cifar100.cache_folder()
-    if path.is_relative_to(cached) and not places.is_usual(cached):
-        return path, [f"no home folder takes files: CIFAR-100 is kept in {cached}, which may go with the next restart"]
+    if not places.is_usual(path) and path.parent.name == places.CACHE:
+        return path, [f"no home folder takes files: CIFAR-100 is kept in {path}, which may go with the next restart"]
     return path, []
 
 

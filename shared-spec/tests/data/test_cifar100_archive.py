@@ -1,5 +1,6 @@
 """CIFAR-100's archive: what is taken out of it, whatever it says, and the download that brings it."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -24,6 +25,7 @@ from fake_cifar100 import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared_spec import places
 from shared_spec.data import cifar100
 from shared_spec.data.cifar100 import Unavailable
 from shared_spec.errors import UserError
@@ -66,10 +68,11 @@ def test_archive_with_a_link_for_a_file(tmp_path: Path, cache: Path, kind: bytes
         (lambda content: b"", "is not an intact .tar.gz archive"),
         (lambda content: b"PK\3\4" + content, "is not an intact .tar.gz archive"),
         (lambda content: content[:20] + b"\xff" * 20 + content[40:], "is not an intact .tar.gz archive"),
+        (lambda content: b"<html>no archive</html>" * 100, "is not an intact .tar.gz archive"),
         (lambda content: gzip.compress(b"no tar"), "is not an intact .tar.gz archive"),
         (lambda content: gzip.compress(tar_bytes(member("a.txt", b"x"))), "has no regular file"),
     ],
-    ids=["truncated", "empty", "zip", "corrupted", "no tar", "foreign"],
+    ids=["truncated", "empty", "zip", "corrupted", "a page", "no tar", "foreign"],
 )
 def test_damaged_archive(tmp_path: Path, damage: Callable[[bytes], bytes], reason: str) -> None:
     archive = write_archive(tmp_path / "a.tar.gz", *official_members())
@@ -105,15 +108,22 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
         cifar100.extract(archive, tmp_path / "folder" / "cifar-100-python")
 
 
-@pytest.mark.usefixtures("small")
-def test_without_a_cache_the_files_lie_in_the_temporary_folder(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.usefixtures("small", "cache")
+def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are other places; where none of them takes files it is a sentence."""
     archive = write_archive(tmp_path / "a.tar.gz", *official_members())
     (tmp_path / "cache").write_text("in the way")
-    (tmp_path / "home").write_text("in the way")
-    folder = cifar100.locate(str(archive), progress=False)
-    assert folder is not None
-    assert folder.is_relative_to(tmp_path / f"deit-bench-{os.getuid()}")
-    assert_is_small(cifar100.read(folder))
+    monkeypatch.setattr(places, "home", lambda: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    located = cifar100.locate(str(archive), progress=False)
+    assert located == tmp_path / f"deit-bench-{os.getuid()}" / "deit-bench" / "cifar-100-python"
+    monkeypatch.setattr(places, "try_to_write", no_room)
+    with pytest.raises(UserError, match=r"No folder can hold temporary files: .*Set TMPDIR"):
+        cifar100.locate(str(archive), progress=False)
+
+
+def no_room(folder: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 POSITIONS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=3)
@@ -211,10 +221,11 @@ def test_failed_download_is_told_apart_and_leaves_nothing(
 
 @pytest.mark.usefixtures("small")
 def test_cache_that_cannot_be_made_is_no_reason_to_stop(
-    tmp_path: Path, cache: Path, served: Callable[[bytes], Server]
+    tmp_path: Path, cache: Path, served: Callable[[bytes], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = served(b"")
+    served(b"")
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(Unavailable, match=r"what came is not the official archive"):
+    monkeypatch.setattr(places, "home", lambda: None)
+    monkeypatch.setattr(places, "try_to_write", no_room)
+    with pytest.raises(Unavailable, match="No space left on device"):
         cifar100.locate(None, progress=False)
-    assert server.asked == 1

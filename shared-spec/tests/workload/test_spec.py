@@ -189,7 +189,7 @@ def test_any_value_anywhere_gives_a_spec_or_a_user_error(path: Keys, value: obje
     [
         (b"", "is not valid JSON"),
         (json.dumps(CONTENT).encode()[:-20], "is not valid JSON"),
-        ('{"name": "d\u00e9it"}'.encode("latin-1"), "is not UTF-8 text"),
+        (b'{"name": "caf\xe9"}', "is not UTF-8 text"),
         (json.dumps(CONTENT).replace("0.02", "NaN").encode(), "NaN is not a JSON number"),
         (json.dumps(CONTENT).replace('"std": 0.02', '"std": 0.02, "std": 0.2').encode(), "key 'std' occurs twice"),
         (b"[" * 100_000, "nested too deeply"),
