@@ -3,7 +3,7 @@
 from aggregate.analysis.metrics import Figure, absent
 from aggregate.analysis.plausibility import Problems, world_size
 from shared_spec.results.format import Result
-from shared_spec.results.measurements import Energy
+from shared_spec.results.quantities import Energy
 
 MIN_WATTS, MAX_WATTS = 1.0, 5e3
 """What a device that trains takes at least, and at most a machine with one: joules in the wrong unit are found out."""

@@ -6,7 +6,7 @@ from functools import cache
 from aggregate.analysis.metrics import Figure, absent
 from aggregate.analysis.plausibility import Problems
 from shared_spec.results.format import Result
-from shared_spec.results.measurements import PEAKS, Memory
+from shared_spec.results.quantities import PEAKS, Memory
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 

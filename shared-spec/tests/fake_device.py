@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from shared_spec.results.measurements import Energy, EnergySource, IdleEnergy
+from shared_spec.results.quantities import Energy, EnergySource, IdleEnergy
 
 
 class FakeDevice:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from shared_spec.machine.energy.meter import Meter
 from shared_spec.machine.sampler import Sampler
-from shared_spec.results.measurements import Energy
+from shared_spec.results.quantities import Energy
 
 
 class World:

@@ -7,7 +7,7 @@ from fake_platform.backend import FakeBackend
 
 from shared_spec.backend import Handle
 from shared_spec.data.dataset import Dataset
-from shared_spec.results.measurements import Energy
+from shared_spec.results.quantities import Energy
 
 
 class Killed(Exception):

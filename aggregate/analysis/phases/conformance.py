@@ -9,7 +9,8 @@ from aggregate.analysis.plausibility import Problems
 from aggregate.analysis.result import Result
 from shared_spec.results import format
 from shared_spec.results.format import Failed
-from shared_spec.results.measurements import Check, Conformance
+from shared_spec.results.measurements import Conformance
+from shared_spec.results.quantities import Check
 
 METRICS = (
     Metric("conformance_checks", "conformance", "Conformance checks passed", "", 4,

@@ -36,7 +36,7 @@ from shared_spec.conformance.questions import (
 )
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock, monotonic
-from shared_spec.results.measurements import Check, finite
+from shared_spec.results.quantities import Check, finite
 from shared_spec.workload import params, reference
 from shared_spec.workload.params import Params
 from shared_spec.workload.spec import Spec

@@ -17,7 +17,8 @@ from shared_spec.conformance.questions import BATCH, large_weights
 from shared_spec.data.batches import HostBatch
 from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.seen import Seen
-from shared_spec.results.measurements import Check, Convergence
+from shared_spec.results.measurements import Convergence
+from shared_spec.results.quantities import Check
 from shared_spec.workload import params, reference
 from shared_spec.workload.params import Params
 from shared_spec.workload.spec import Spec

@@ -29,7 +29,8 @@ from shared_spec.measure.clock import Clock
 from shared_spec.measure.training import Trainer
 from shared_spec.ranks import Group
 from shared_spec.results import measurements
-from shared_spec.results.measurements import Energy, Epoch, RanksConvergence, Span, Stop, finite
+from shared_spec.results.measurements import Epoch, RanksConvergence, Stop
+from shared_spec.results.quantities import Energy, Span, finite
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 

@@ -11,15 +11,8 @@ from shared_spec.data.batches import HostBatch
 from shared_spec.machine.energy.meter import Meter
 from shared_spec.measure.blocks import LEAST_BLOCKS, Block, Progress, Stepper, as_rows, portion, silent
 from shared_spec.measure.clock import Clock
-from shared_spec.results.measurements import (
-    FeedingBlock,
-    HostSeconds,
-    IdleEnergy,
-    RanksTraining,
-    Training,
-    TryMeasurements,
-    finite,
-)
+from shared_spec.results.measurements import HostSeconds, RanksTraining, Training, TryMeasurements
+from shared_spec.results.quantities import FeedingBlock, IdleEnergy, finite
 from shared_spec.workload import params
 from shared_spec.workload.spec import Profile, Spec
 

@@ -24,23 +24,16 @@ from shared_spec import files, schema
 from shared_spec.errors import UserError
 from shared_spec.results.measurements import (
     Ceiling,
-    Check,
     Conformance,
     Convergence,
-    Count,
     Inference,
     Latency,
     MaxBatch,
     Measurements,
-    Memory,
-    Name,
-    Seconds,
-    Sha256,
-    Text,
     Training,
     TryMeasurements,
-    Whole,
 )
+from shared_spec.results.quantities import Check, Count, Memory, Name, Seconds, Sha256, Text, Whole
 from shared_spec.schema import ARRAY, TAG, Finite, Model, Problem
 from shared_spec.workload.spec import PHASES, PhaseName, Precision, Profile, ProfileName, Seed, Spec
 

@@ -8,7 +8,8 @@ import psutil
 
 from shared_spec.machine import limits
 from shared_spec.results.format import Failed, FailureKind, TryDone
-from shared_spec.results.measurements import FAULT, FITS, Memory, Try, TryOutcome
+from shared_spec.results.measurements import FAULT, FITS, Try, TryOutcome
+from shared_spec.results.quantities import Memory
 
 OF_FAILURE: dict[FailureKind, TryOutcome] = {
     "out_of_memory": "out of memory",

@@ -10,7 +10,7 @@ from shared_spec.errors import UserError
 from shared_spec.machine.energy import wall
 from shared_spec.machine.energy.wall import PlugLog
 from shared_spec.results import format
-from shared_spec.results.measurements import Energy
+from shared_spec.results.quantities import Energy
 from shared_spec.results.upgrade import upgrade
 
 Facts = dict[str, Any]

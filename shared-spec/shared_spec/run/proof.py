@@ -9,7 +9,8 @@ from shared_spec.conformance.losses import golden_losses
 from shared_spec.data.batches import HostBatch
 from shared_spec.ranks import RanksApart
 from shared_spec.results import privacy
-from shared_spec.results.measurements import Ceiling, Check, Convergence, Training
+from shared_spec.results.measurements import Ceiling, Convergence, Training
+from shared_spec.results.quantities import Check
 from shared_spec.run.context import Context
 
 Proof = Callable[[Context, Any], Iterator[Check]]

@@ -7,7 +7,7 @@ from thread_ranks import on_ranks
 from shared_spec.conformance import golden
 from shared_spec.conformance.checks import run_checks
 from shared_spec.ranks import Group
-from shared_spec.results.measurements import Check
+from shared_spec.results.quantities import Check
 from shared_spec.workload.spec import Spec
 
 

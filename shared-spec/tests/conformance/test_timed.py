@@ -20,7 +20,7 @@ from shared_spec.measure import inference
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.seen import Handful, Seen
 from shared_spec.measure.training import Trainer
-from shared_spec.results.measurements import Check
+from shared_spec.results.quantities import Check
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 

@@ -20,7 +20,7 @@ from shared_spec.machine.probe import Asker, Findings, Unread, within
 from shared_spec.measure.clock import monotonic, utc_now
 from shared_spec.results import privacy
 from shared_spec.results.format import Facts
-from shared_spec.results.measurements import Energy, EnergySource
+from shared_spec.results.quantities import Energy, EnergySource
 from shared_spec.schema import Model
 
 

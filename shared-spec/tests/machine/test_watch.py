@@ -15,7 +15,7 @@ from shared_spec.machine.energy.meter import Unmetered
 from shared_spec.machine.energy.wall import WallMeter
 from shared_spec.machine.watch import Watch, warnings
 from shared_spec.results.format import Facts
-from shared_spec.results.measurements import Energy
+from shared_spec.results.quantities import Energy
 from shared_spec.schema import Model
 
 CALM = {"cpu_foreign_share": 0.01, "cpu_stolen_share": None, "cpu_throttle_events": 0, "swap_grown_bytes": 0}

@@ -10,6 +10,7 @@ from fake_training import Killed, TrainingBackend, World
 from shared_spec.data import synthetic
 from shared_spec.measure.convergence import Convergence, evaluate, load_checkpoint
 from shared_spec.results import measurements
+from shared_spec.results.quantities import Energy
 from shared_spec.workload.spec import Spec
 
 
@@ -140,7 +141,7 @@ def test_a_diverged_training_ends_at_once(spec: Spec, tmp_path: Path, monkeypatc
 class DatedWorld(World):
     """Its meter also tells the time of day."""
 
-    def stop(self) -> measurements.Energy:
+    def stop(self) -> Energy:
         return super().stop().changed(windows=((1e9 + self.metered_from, 1e9 + self.now),))
 
 

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from shared_spec import files, schema
 from shared_spec.dev.schemas import SCHEMAS
 from shared_spec.results import format
-from shared_spec.results.measurements import Energy, Training
+from shared_spec.results.measurements import Training
+from shared_spec.results.quantities import Energy
 from shared_spec.results.upgrade import upgrade
 
 RESULTS = Path(__file__).parents[3] / "results"

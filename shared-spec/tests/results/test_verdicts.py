@@ -6,16 +6,15 @@ import pytest
 
 from shared_spec.results import verdicts
 from shared_spec.results.measurements import (
-    Check,
     Conformance,
     Convergence,
-    Energy,
     Epoch,
     Inference,
     InferenceSize,
     Latency,
     Training,
 )
+from shared_spec.results.quantities import Check, Energy
 from shared_spec.workload.spec import Spec
 
 

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from shared_spec.conformance import losses
 from shared_spec.data import synthetic
-from shared_spec.results.measurements import Check
+from shared_spec.results.quantities import Check
 from shared_spec.run import proof
 from shared_spec.run.phases import PHASES
 from shared_spec.workload.spec import Spec

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from shared_spec.machine.energy.meter import Clock, NoMeter, implausible
-from shared_spec.results.measurements import Energy, EnergySource
+from shared_spec.results.quantities import Energy, EnergySource
 
 UPDATE_SECONDS = 2.5
 MAX_WATTS = 500.0

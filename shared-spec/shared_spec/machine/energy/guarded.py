@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from shared_spec.machine.energy.meter import Meter, NoMeter, Unmetered
 from shared_spec.machine.probe import SLOW_SECONDS, Asker, Unread
-from shared_spec.results.measurements import Energy
+from shared_spec.results.quantities import Energy
 
 
 class GuardedMeter:

@@ -9,7 +9,7 @@ that follow each other, so that sum is right however short its parts are.
 from collections.abc import Callable
 from typing import Protocol
 
-from shared_spec.results.measurements import Energy, EnergySource
+from shared_spec.results.quantities import Energy, EnergySource
 
 Clock = Callable[[], float]
 

@@ -12,7 +12,7 @@ from typing import Any
 from shared_spec.machine.energy.meter import LIMIT_MARGIN, Clock, Meter, NoMeter, implausible
 from shared_spec.machine.nvml import Gpu, NoGpu, connect, load, thousandth
 from shared_spec.machine.sampler import Sampler
-from shared_spec.results.measurements import Energy, EnergySource
+from shared_spec.results.quantities import Energy, EnergySource
 
 UPDATE_SECONDS = 0.5
 """The counter moves about every 100 ms (https://ml.energy/blog); generous, for drivers that are slower."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shared_spec.machine.energy.meter import Clock, NoMeter, implausible
 from shared_spec.machine.sampler import Sampler
-from shared_spec.results.measurements import Energy, EnergySource
+from shared_spec.results.quantities import Energy, EnergySource
 
 ROOT = Path("/sys/class/powercap")
 UPDATE_SECONDS = 0.1

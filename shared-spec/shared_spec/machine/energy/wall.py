@@ -17,7 +17,7 @@ import numpy as np
 
 from shared_spec.errors import UserError
 from shared_spec.machine.energy.meter import Clock
-from shared_spec.results.measurements import Energy, EnergySource, Span
+from shared_spec.results.quantities import Energy, EnergySource, Span
 
 SOURCE: EnergySource = "wall-meter"
 LOG_SCOPE = "whole machine, at the wall, by the log of a plug"

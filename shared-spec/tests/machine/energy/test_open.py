@@ -13,7 +13,7 @@ from shared_spec.machine.energy import apple, nvml, rapl, wall
 from shared_spec.machine.energy.meter import Dated, Unmetered
 from shared_spec.machine.energy.open import LOG_PENDING, open_idle_meter, open_meter
 from shared_spec.machine.energy.wall import WallPower
-from shared_spec.results.measurements import Energy, EnergySource
+from shared_spec.results.quantities import Energy, EnergySource
 
 
 @pytest.mark.parametrize(("joules", "reason"), [(None, None), (0.0, "no permission")])

@@ -12,7 +12,7 @@ from fake_meters import World, assert_null, reading_of
 from shared_spec.machine.energy import rapl
 from shared_spec.machine.energy.meter import NoMeter
 from shared_spec.machine.energy.open import open_meter
-from shared_spec.results.measurements import Energy
+from shared_spec.results.quantities import Energy
 
 WRAP = 262_143_328_850  # max_energy_range_uj of most Intel processors; older ones: 65,532,610,987
 
