@@ -237,7 +237,7 @@ def epochs(*top1: float) -> list[dict[str, Any]]:
     return [
         {
             "epoch": i, "seconds": 100.0 * i, "evaluation_seconds": 10.0 * i, "checkpoint_seconds": 2.0 * (i - 1),
-            "train_loss": 4.0, "test_loss": 4.0, "top1": accuracy, "joules": 1e5 * i,
+            "train_loss": 4.0, "test_loss": 4.0, "top1": accuracy, "class_right": None, "joules": 1e5 * i,
         }
         for i, accuracy in enumerate(top1, 1)
     ]  # fmt: skip
