@@ -58,7 +58,12 @@ def example() -> dict[str, Any]:
 
 
 EXAMPLE = example()
-SCHEMA = jsonschema.Draft202012Validator(json.loads(schema.json_schema(format.Result)))
+# A schema takes 12.0 and 1e300 for integers; the types take what is written as one.
+WRITTEN_AS_INTEGER = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda _, value: type(value) is int
+)
+STRICT = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=WRITTEN_AS_INTEGER)
+SCHEMA = STRICT(json.loads(schema.json_schema(format.Result)))
 
 
 def places(value: Any, path: Path_ = ()) -> Iterator[Path_]:
