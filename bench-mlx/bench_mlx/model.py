@@ -9,7 +9,7 @@ from mlx.core import array as Tensor
 from mlx.nn import Module
 
 from bench_mlx.ops import LayerNorm, Linear, attention, gelu
-from shared_spec.workload.preprocessing import interpolation_matrix
+from shared_spec.workload.interpolation import interpolation_matrix
 from shared_spec.workload.spec import ModelSpec, Spec
 
 

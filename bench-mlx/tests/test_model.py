@@ -5,7 +5,7 @@ from mlx.utils import tree_flatten
 
 from bench_mlx.model import DeiT, PatchEmbed, Preprocess
 from shared_spec.workload import params
-from shared_spec.workload.preprocessing import interpolation_matrix
+from shared_spec.workload.interpolation import interpolation_matrix
 
 pytestmark = pytest.mark.usefixtures("device")
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from bench_tf_cuda.ops import Conv2d, LayerNorm, Linear, Module, attention, gelu
-from shared_spec.workload.preprocessing import interpolation_matrix
+from shared_spec.workload.interpolation import interpolation_matrix
 from shared_spec.workload.spec import ModelSpec, Spec
 
 

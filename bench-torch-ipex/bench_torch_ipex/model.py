@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Conv2d, Module, ModuleList, Parameter
 
 from bench_torch_ipex.ops import LayerNorm, Linear, attention, gelu
-from shared_spec.workload.preprocessing import interpolation_matrix
+from shared_spec.workload.interpolation import interpolation_matrix
 from shared_spec.workload.spec import ModelSpec, Spec
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from shared_spec import ranks
 from shared_spec.backend import Backend, Handle
-from shared_spec.conformance.comparison import METRICS, SIGNIFICAND_BITS, projections, relative_error, unit_roundoff
+from shared_spec.conformance.error_measures import METRICS, SIGNIFICAND_BITS, projections, relative_error, unit_roundoff
 from shared_spec.conformance.golden import Golden, golden
 from shared_spec.conformance.questions import (
     BATCH,
@@ -34,8 +34,8 @@ from shared_spec.conformance.questions import (
     learning_rates,
     probe_batch,
 )
-from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock, monotonic
+from shared_spec.measure.timing import Progress, silent
 from shared_spec.results.quantities import Check, finite
 from shared_spec.workload import params, reference
 from shared_spec.workload.params import Params

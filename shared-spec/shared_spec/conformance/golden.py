@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from shared_spec import files
-from shared_spec.conformance.comparison import METRICS, PROJECTIONS, projections, relative_error, unit_roundoff
+from shared_spec.conformance.error_measures import METRICS, PROJECTIONS, projections, relative_error, unit_roundoff
 from shared_spec.conformance.losses import compute_losses, losses_path
 from shared_spec.conformance.questions import (
     BATCH,
@@ -30,7 +30,7 @@ from shared_spec.conformance.questions import (
 )
 from shared_spec.data import cifar100
 from shared_spec.errors import UserError
-from shared_spec.measure.blocks import Progress, silent
+from shared_spec.measure.timing import Progress, silent
 from shared_spec.workload import params
 from shared_spec.workload.arrays import ArrayModule, Arrays, arrays
 from shared_spec.workload.spec import PRECISIONS, Spec, load_spec

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from shared_spec.conformance.comparison import unit_roundoff
+from shared_spec.conformance.error_measures import unit_roundoff
 from shared_spec.conformance.questions import ReferenceSubject
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.data.dataset import Dataset, Identity
-from shared_spec.measure.blocks import Progress, silent
+from shared_spec.measure.timing import Progress, silent
 from shared_spec.workload import params
 from shared_spec.workload.arrays import NUMPY, Arrays
 from shared_spec.workload.spec import PRECISIONS, Spec

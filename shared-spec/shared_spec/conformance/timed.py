@@ -11,12 +11,12 @@ import numpy as np
 from shared_spec.backend import Backend
 from shared_spec.conformance import golden
 from shared_spec.conformance.checks import check, headroom, inference_bits, norm_rounding
-from shared_spec.conformance.comparison import relative_error, unit_roundoff
+from shared_spec.conformance.error_measures import relative_error, unit_roundoff
 from shared_spec.conformance.losses import FIGURES, Losses
 from shared_spec.conformance.questions import BATCH, large_weights
 from shared_spec.data.batches import HostBatch
-from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.seen import Seen
+from shared_spec.measure.timing import Progress, silent
 from shared_spec.results.measurements import Convergence
 from shared_spec.results.quantities import Check
 from shared_spec.workload import params, reference

@@ -11,8 +11,8 @@ import numpy as np
 from shared_spec import ranks
 from shared_spec.backend import Backend, Batch
 from shared_spec.data.batches import soft_targets
-from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
+from shared_spec.measure.timing import Stepper
 from shared_spec.ranks import ALONE, Group
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec

@@ -28,8 +28,8 @@ from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance, topology
-from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
+from shared_spec.measure.timing import Stepper
 from shared_spec.platform import Platform
 from shared_spec.results import privacy
 from shared_spec.workload import params

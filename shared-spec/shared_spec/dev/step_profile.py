@@ -18,8 +18,8 @@ from shared_spec import files
 from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.machine import topology
-from shared_spec.measure.blocks import Stepper
 from shared_spec.measure.clock import monotonic
+from shared_spec.measure.timing import Stepper
 from shared_spec.platform import Platform
 from shared_spec.workload import params
 from shared_spec.workload.spec import PRECISIONS, Spec, load_spec

@@ -24,8 +24,8 @@ from shared_spec.backend import Backend, Handle
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.data.dataset import CLASSES, Dataset
 from shared_spec.machine.energy.meter import Meter
-from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import Clock
+from shared_spec.measure.timing import Progress, silent
 from shared_spec.measure.training import Trainer
 from shared_spec.ranks import Group
 from shared_spec.results import measurements

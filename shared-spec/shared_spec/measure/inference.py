@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from shared_spec.backend import Backend, Batch, Handle, OutOfMemory
-from shared_spec.measure.blocks import Progress, Stepper, as_rows, portion, silent
 from shared_spec.measure.clock import Clock
 from shared_spec.measure.seen import Handful, Seen, Witness, blind
+from shared_spec.measure.timing import Progress, Stepper, as_rows, portion, silent
 from shared_spec.results.measurements import Inference, InferenceSize, Latency
 from shared_spec.workload.spec import Profile, Spec
 

@@ -1,8 +1,8 @@
 """The ceiling phase: the device's own rate of square matrix products, by which "fast" is measured."""
 
 from shared_spec.backend import Backend, DeviceWatchdog, OutOfMemory
-from shared_spec.measure.blocks import Progress, Stepper, as_rows, silent
 from shared_spec.measure.clock import Clock
+from shared_spec.measure.timing import Progress, Stepper, as_rows, silent
 from shared_spec.results.measurements import Ceiling, MatmulSize
 from shared_spec.workload.spec import Profile, Spec
 

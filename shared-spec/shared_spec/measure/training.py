@@ -9,8 +9,8 @@ from shared_spec import ranks
 from shared_spec.backend import Backend, Batch, Handle
 from shared_spec.data.batches import HostBatch
 from shared_spec.machine.energy.meter import Meter
-from shared_spec.measure.blocks import LEAST_BLOCKS, Block, Progress, Stepper, as_rows, portion, silent
 from shared_spec.measure.clock import Clock
+from shared_spec.measure.timing import LEAST_BLOCKS, Block, Progress, Stepper, as_rows, portion, silent
 from shared_spec.results.measurements import HostSeconds, RanksTraining, Training, TryMeasurements
 from shared_spec.results.quantities import FeedingBlock, IdleEnergy, finite
 from shared_spec.workload import params

@@ -16,8 +16,8 @@ import psutil
 
 from shared_spec.errors import UserError
 from shared_spec.machine import memory
-from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
+from shared_spec.measure.timing import Progress
 from shared_spec.platform import Platform
 from shared_spec.run.events import Listener, last_words
 from shared_spec.run.job import EXIT_USER_ERROR, Failure, Job

@@ -16,9 +16,9 @@ from shared_spec.data.dataset import Dataset, Identity
 from shared_spec.machine import memory
 from shared_spec.machine.energy.meter import Dated, Meter, Unmetered
 from shared_spec.machine.energy.open import open_idle_meter, open_meter
-from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic, utc_seconds
 from shared_spec.measure.seen import Seen
+from shared_spec.measure.timing import Progress
 from shared_spec.measure.training import Trainer
 from shared_spec.run.job import Job
 from shared_spec.workload import params

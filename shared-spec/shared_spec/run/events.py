@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
+from shared_spec.measure.timing import Progress
 
 INTERVAL_SECONDS = 0.1
 """Least time between two events of a process, so that telling costs nothing."""

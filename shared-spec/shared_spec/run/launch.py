@@ -17,8 +17,8 @@ import psutil
 
 from shared_spec import files, ranks
 from shared_spec.errors import UserError
-from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
+from shared_spec.measure.timing import Progress
 from shared_spec.platform import Platform
 from shared_spec.run.child import TOO_SLOW
 from shared_spec.run.events import Listener, last_words

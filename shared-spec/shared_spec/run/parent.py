@@ -22,9 +22,9 @@ from shared_spec.machine import watch
 from shared_spec.machine.energy.meter import Meter, Unmetered
 from shared_spec.machine.energy.open import open_meter
 from shared_spec.machine.watch import Watch
-from shared_spec.measure.blocks import silent
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import load_checkpoint
+from shared_spec.measure.timing import silent
 from shared_spec.ranks import ALONE, Group
 from shared_spec.results import format, verdicts
 from shared_spec.results.format import Result

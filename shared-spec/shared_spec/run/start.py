@@ -7,8 +7,8 @@ from typing import Any
 
 from shared_spec import ranks, schema
 from shared_spec.errors import UserError
-from shared_spec.measure.blocks import Progress
 from shared_spec.measure.clock import monotonic
+from shared_spec.measure.timing import Progress
 from shared_spec.ranks import Group
 from shared_spec.results.format import Failed, TryDone
 from shared_spec.results.measurements import MaxBatch, Try

@@ -16,8 +16,8 @@ from shared_spec import files, ranks
 from shared_spec.backend import Backend, DeviceWatchdog, OutOfMemory
 from shared_spec.errors import UserError
 from shared_spec.machine import memory
-from shared_spec.measure.blocks import Progress, silent
 from shared_spec.measure.clock import monotonic
+from shared_spec.measure.timing import Progress, silent
 from shared_spec.platform import Platform
 from shared_spec.results.format import FailureKind
 from shared_spec.run import phases, proof

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from shared_spec.workload.arrays import NUMPY, Arrays, erf
+from shared_spec.workload.interpolation import interpolation_matrix
 from shared_spec.workload.params import Params, has_decay
-from shared_spec.workload.preprocessing import interpolation_matrix
 from shared_spec.workload.spec import ModelSpec, OptimizerSpec, Spec
 
 Pullback = Callable[..., Any]

@@ -13,7 +13,7 @@ from reference_backend import FAULTS, ReferenceBackend
 from shared_spec import files
 from shared_spec.conformance import golden, questions
 from shared_spec.conformance.checks import run_checks
-from shared_spec.conformance.comparison import projections
+from shared_spec.conformance.error_measures import projections
 from shared_spec.results.quantities import Check
 from shared_spec.workload import params, reference
 from shared_spec.workload.spec import Spec

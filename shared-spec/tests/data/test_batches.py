@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_spec.data import synthetic
-from shared_spec.data.batches import HostBatch, Prefetcher, TrainingBatches, crop_and_flip, soft_targets
+from shared_spec.data.augmentation import crop_and_flip
+from shared_spec.data.batches import HostBatch, Prefetcher, TrainingBatches, soft_targets
 from shared_spec.data.dataset import Dataset
-from shared_spec.workload.preprocessing import interpolation_matrix
+from shared_spec.workload.interpolation import interpolation_matrix
 from shared_spec.workload.random_bits import random_bits
 from shared_spec.workload.spec import DataSpec, Spec
 

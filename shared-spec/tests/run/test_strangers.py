@@ -26,7 +26,7 @@ from rich.console import Console
 from shared_spec import files, places, ranks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, watch
-from shared_spec.measure.blocks import Stepper
+from shared_spec.measure.timing import Stepper
 from shared_spec.platform import Start
 from shared_spec.results import format
 from shared_spec.run import console, lock, phases

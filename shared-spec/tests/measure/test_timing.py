@@ -10,8 +10,8 @@ from fake_platform.backend import FakeBackend
 from shared_spec.backend import DeviceWatchdog, OutOfMemory
 from shared_spec.data.batches import HostBatch
 from shared_spec.measure import inference, training
-from shared_spec.measure.blocks import Block, Stepper, is_steady, silent
 from shared_spec.measure.matmul_peak import measure_matmul_peak
+from shared_spec.measure.timing import Block, Stepper, is_steady, silent
 from shared_spec.measure.training import Trainer
 from shared_spec.workload.spec import Spec
 

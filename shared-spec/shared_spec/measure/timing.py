@@ -1,4 +1,4 @@
-"""The measuring loops. Only here (and in conformance's proof that a drain is real) is a clock read.
+"""Timing of repeated work: blocks of steps, warm-up, windows. The clock is measure/clock.py's, handed in.
 
 Every rate is images over total time of blocks. A block is a number of steps dispatched without waiting, then
 one synchronisation before its clock stops: no host wait per step, no work left in flight, and enough blocks in
