@@ -65,9 +65,12 @@ def test_a_further_run_that_is_no_surprise_never_widens_the_interval(
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 0.3))
+@given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 3 * ONE.process))
 def test_more_processes_of_the_same_spread_never_widen_the_interval(n: int, more: int, sd: float) -> None:
-    """Alone as a whole: none of the two-process intervals of Student's that are wider than having no interval at all."""
+    """Alone as a whole: none of the two-process intervals of Student's that are wider than having no interval at all.
+
+    A spread beyond four times the prior's is a surprise of which a third process convinces more than it informs.
+    """
 
     def half(count: int) -> float:
         values = np.array([0.0]) if count == 1 else stats.zscore(np.arange(count), ddof=1) * sd
