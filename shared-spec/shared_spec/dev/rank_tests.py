@@ -142,7 +142,7 @@ class RankTests(ABC):
         processes = self.start_on(hosts, self.epochs_to_interrupt, tmp_path, *asked)
         testing.wait_for(lambda: list(tmp_path.glob("host-0/.runs/*/convergence-0.safetensors")))
         self.kill_rank_on_its_host(processes[1])
-        outputs = [process.communicate(timeout=60)[0] for process in processes]
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
         self.check_lost_rank([process.returncode for process in processes], outputs)
         (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.failed.json")
         assert files.read(kept)["status"] == "failed"
