@@ -36,6 +36,15 @@ def bf16_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return rounded(rounded(a, 8) @ rounded(b, 8), 8)
 
 
+_product, _preprocess = reference.product, reference.preprocess
+
+
+def _float32_preprocess(*args: Any) -> np.ndarray:
+    """Products of float32 in a bfloat16 step too, as on all platforms."""
+    with mock.patch.object(reference, "product", _product):
+        return _preprocess(*args)
+
+
 def tanh_gelu(x: np.ndarray, erf: object = None) -> reference.Layered:
     """The approximation of arXiv 1606.08415, section 2."""
     c = math.sqrt(2 / math.pi)
@@ -180,7 +189,8 @@ class ReferenceBackend:
     def __init__(self, spec: Spec, device: str, precision: str, engine: str, fault: str = "none") -> None:
         self.fault = FAULTS[fault]
         self.spec, self.precision, self.engine = self.fault.spec(spec), precision, engine
-        self.patches = ({"product": bf16_product} if precision == "bf16" else {}) | self.fault.patches(spec)
+        in_bf16 = {"product": bf16_product, "preprocess": _float32_preprocess}
+        self.patches = (in_bf16 if precision == "bf16" else {}) | self.fault.patches(spec)
         self.now = self.busy_until = 0.0
         self.state: reference.State | None = None
         self.first_lr: float | None = None

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from reference_backend import FAULTS, ReferenceBackend
 
 from shared_spec import files
-from shared_spec.conformance import golden, questions
+from shared_spec.conformance import golden, probes
 from shared_spec.conformance.checks import run_checks
 from shared_spec.conformance.error_measures import projections
 from shared_spec.results.quantities import Check
@@ -165,10 +165,10 @@ def test_progress_rises_to_its_end(tiny_spec: Spec) -> None:
 
 def test_inputs_reach_what_they_are_meant_to(standard_spec: Spec) -> None:
     """Even steps are clipped far more than odd ones, and the learning rate rises and falls."""
-    rates = questions.learning_rates(standard_spec)
+    rates = probes.learning_rates(standard_spec)
     peak = rates.index(max(rates))
-    assert len(rates) == questions.STEPS
-    assert 2 < peak < questions.STEPS // 2
+    assert len(rates) == probes.STEPS
+    assert 2 < peak < probes.STEPS // 2
     assert rates[peak] == standard_spec.schedule.reference_lr
     assert rates == sorted(rates[:peak]) + sorted(rates[peak:], reverse=True)
     norms = golden.golden(standard_spec)["trace, gradient norm/value"]
@@ -189,7 +189,7 @@ def test_golden_values_of_the_standard_spec_are_committed_and_right(standard_spe
     assert path.exists(), "run `python -m shared_spec.conformance.golden` and commit what it writes"
     assert path.stat().st_size < 300_000
     kept = safetensors.numpy.load_file(path)
-    batch = questions.probe_batch(standard_spec, 0)
+    batch = probes.probe_batch(standard_spec, 0)
     values = {name: value.astype(np.float64) for name, value in params.initial(standard_spec).items()}
     logits, pullback = reference.forward(standard_spec, values, batch.images)
     np.testing.assert_allclose(logits, kept["logits, initial weights/value"], rtol=1e-9, atol=1e-12)
