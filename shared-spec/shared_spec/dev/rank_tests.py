@@ -124,13 +124,12 @@ class RankTests(ABC):
         return testing.run_on_hosts(lines, envs)
 
     def test_two_hosts_are_one_training(self, alone: list[float], hosts: list[Words], tmp_path: Path) -> None:
-        processes = self.start_on(hosts, EPOCHS, tmp_path, "--phases", "conformance,convergence")
+        processes = self.start_on(hosts, EPOCHS, tmp_path, "--phases", "convergence")
         outputs = [process.communicate(timeout=200)[0] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], outputs
         result = testing.newest_result(tmp_path / "host-0")
         assert result["parallel"]["hosts"] == 2
-        conformance, convergence = (outcome["measurements"] for outcome in result["phases"])
-        assert conformance["passed"] is True
+        (convergence,) = (outcome["measurements"] for outcome in result["phases"])
         assert convergence["parallel"] == {"world_sizes": [2]}
         np.testing.assert_allclose(convergence["loss_trace"], alone, rtol=1e-5)
         assert not list((tmp_path / "host-1").glob("*.json"))
