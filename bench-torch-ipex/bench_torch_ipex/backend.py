@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench_torch_ipex.inference import Inference
 from bench_torch_ipex.model import DeiT
-from bench_torch_ipex.ops import has_onednn, pack, product, trains_on_onednn
+from bench_torch_ipex.ops import has_amx, has_onednn, pack, product, trains_on_onednn
 from bench_torch_ipex.ranks import group
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
@@ -95,7 +95,7 @@ class TorchBackend:
         self._fresh_model()
 
     def describe(self) -> dict[str, Any]:
-        bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        bf16 = torch.cpu._is_avx512_bf16_supported() or has_amx()
         emulated = self.precision == "bf16" and not bf16
         return {
             "framework": "torch",
@@ -112,7 +112,7 @@ class TorchBackend:
                 "ipex_version": self._ipex.__version__ if self._ipex else None,
                 "isa": torch.backends.cpu.get_cpu_capability(),
                 "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
-                "amx": torch.cpu._is_amx_tile_supported(),
+                "amx": has_amx(),
                 "float32_matmul_precision": torch.get_float32_matmul_precision(),
                 "onednn": torch.backends.mkldnn.is_available(),
                 "onednn_version": _built_with(r"MKL-DNN v([\d.]+)"),
