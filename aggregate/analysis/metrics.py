@@ -52,6 +52,7 @@ class Figure:
         reason: why there is no value; empty where there is one.
         never: there is no value because it lies beyond all others: a time to what was not reached.
         unit: where it is not the metric's: a currency.
+        seed: what a full training was drawn from: two with the same one are a repeat of it, not two seeds.
     """
 
     metric: str
@@ -62,6 +63,12 @@ class Figure:
     reason: str = ""
     never: bool = False
     unit: str = ""
+    seed: int | None = None
+
+    @property
+    def ranked(self) -> float:
+        """Its value, in an order in which what never came is behind all others; NaN where there is none."""
+        return math.inf if self.never else self.value
 
 
 def absent(metric: str, reason: str, n: int = 0, *, batch_size: int | None = None, never: bool = False) -> Figure:

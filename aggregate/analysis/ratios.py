@@ -24,9 +24,11 @@ FASTER_IS = {
     "latency_p90": -1,
     "inference_best": +1,
     "full_throughput": +1,
-    "time_to_target": -1,
+    "target_crossing": -1,
 }
 """Metrics of speed: +1 where more is faster, -1 where less is."""
+EVALUATED = ("full_throughput", "target_crossing")
+"""Metrics that evaluations take part of the time of."""
 DEFINITION = (
     "Ratio of the geometric means of the processes, above 1 where the run is faster than its baseline. The 95 % interval "
     "is Welch's t on logarithms with two variances, between processes and between runs (machines, days), each shrunk "
@@ -158,8 +160,12 @@ def _incomparable(run: Run, baseline: Run, metric: str) -> str:
             return f"{whose}{lacking[0]}"
         if not processes(one, metric):
             return f"{whose}{figures[0].reason if figures else 'not measured'}"
-    if metric in ("full_throughput", "time_to_target") and run.content.data != baseline.content.data:
-        return "trained on different data"
+    if metric in EVALUATED:
+        if run.content.data != baseline.content.data:
+            return "trained on different data"
+        often = [one.result.spec.training.evaluations_per_epoch for one in (run, baseline)]
+        if often[0] != often[1]:
+            return f"evaluated {often[0]} and {often[1]} times an epoch, and evaluations are in it"
     return ""
 
 

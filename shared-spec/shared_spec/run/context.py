@@ -20,6 +20,7 @@ from shared_spec.measure.clock import monotonic, utc_seconds
 from shared_spec.measure.seen import Seen
 from shared_spec.measure.timing import Progress
 from shared_spec.measure.training import Trainer
+from shared_spec.results.format import Ran
 from shared_spec.run.job import Job
 from shared_spec.workload import params
 from shared_spec.workload.spec import Profile, Spec
@@ -39,6 +40,7 @@ class Context:
         seen: what timed calls answered, for the proof.
         trained: the trainer, when it has trained.
         which: the data that was read.
+        ran_before: when and where processes ran that this one goes on from.
     """
 
     backend: Backend
@@ -49,6 +51,7 @@ class Context:
     seen: list[Seen] = field(default_factory=list)
     trained: Trainer | None = None
     which: Identity | None = None
+    ran_before: list[Ran] = field(default_factory=list)
 
     @property
     def spec(self) -> Spec:
