@@ -158,6 +158,7 @@ class Job:
         checkpoint: file that a full training keeps itself in.
         started: when the process was started, by the one clock.
         early_end_seconds: after so many from its start the phase ends with what it has; None: it takes its time.
+        whole_window: a try of a batch size lasts as long as a window and evaluates; else it is a few steps.
     """
 
     phase: str
@@ -171,6 +172,7 @@ class Job:
     checkpoint: Path
     started: float | None = None
     early_end_seconds: float | None = None
+    whole_window: bool = False
 
     @property
     def file(self) -> Path:
