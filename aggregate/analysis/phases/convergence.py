@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator
 
 from aggregate.analysis import costs, energy, memory
-from aggregate.analysis.metrics import Figure, Metric, absent, all_absent
+from aggregate.analysis.metrics import FULL_TRAINING, Figure, Metric, absent, all_absent
 from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.phases.training import batch_contradictions
 from aggregate.analysis.plausibility import A_TRAINING_STEP, ROUNDING, Problems
 from shared_spec.results.format import Result
-from shared_spec.results.measurements import Convergence
+from shared_spec.results.measurements import Convergence, Training
 
 METRICS = (
     Metric("target_reached", "convergence", "Seeds that reached the target", "", 4,
@@ -68,10 +68,15 @@ def _derive(measured: Convergence, source: Source) -> Iterator[Figure]:
     yield Figure("first_steps", measured.first_step_seconds / 60, 1 + measured.resumed)
     yield Figure("top1_best", 100 * measured.best_top1, n)
     yield Figure("top1_final", 100 * epochs[-1].top1, n)
+    over = (f"over the {FULL_TRAINING}, everything counted in", *notes)
+    yield Figure("headline_throughput", measured.images_per_second, n, notes=over, basis=FULL_TRAINING)
     yield Figure("full_throughput", measured.images_per_second, n, notes=notes)
     yield _positive("full_throughput_training", alone, lambda: measured.images / alone, n)
     yield Figure("full_host_wait", 100 * measured.host_wait_seconds / seconds, n)
     yield memory.peak("full_memory", measured.memory, source.result)
+    if not source.result.measured(Training):
+        yield memory.whole_peak("peak_memory", [measured.memory], FULL_TRAINING, source.result)
+        yield memory.taken("machine_memory", [measured.memory], FULL_TRAINING, source.result)
     yield from _energy(measured)
     yield from costs.derive(measured, source)
 
