@@ -16,10 +16,10 @@ from aggregate.analysis.metrics import FULL_TRAINING, NOT_RUN, Figure
 from aggregate.analysis.phases.conformance import STATUSES, conformance_of
 from aggregate.analysis.registry import METRIC
 from aggregate.analysis.result import Result
-from aggregate.analysis.standard import is_standard
+from aggregate.analysis.standard import is_standard, standard
 from shared_spec.results import format
 from shared_spec.results.format import AnyOutcome
-from shared_spec.results.measurements import Measurements
+from shared_spec.results.measurements import Convergence, Measurements
 from shared_spec.results.prices import Prices
 
 M = TypeVar("M", bound=Measurements)
@@ -145,7 +145,8 @@ class Run:
             "conformance": self.conformance[0],
             "spec_name": c.spec.name,
             "spec_fingerprint": c.spec.fingerprint,
-            "spec_standard": is_standard(c.spec.fingerprint),
+            "training_fingerprint": self.result.spec.training_fingerprint,
+            "spec_standard": is_standard(self.result.spec),
             "git_commit": _joined(commit for commit in commits if commit) or None,
             "git_clean": None if None in clean else all(clean),
         }
@@ -168,15 +169,24 @@ def _sameness(result: Result) -> tuple[Any, ...]:
     on is like no other.
     """
     c, backend, hardware = result.content, result.content.backend, hardware_of(result.content)
-    other = not is_standard(c.spec.fingerprint)
+    other = not is_standard(result.spec)
     failed = conformance_of(result)[0] == "failed"
-    section = (other, c.spec.name, c.spec.fingerprint, c.precision != "fp32", failed)
+    section = (other, c.spec.name, result.spec.training_fingerprint, c.precision != "fp32", failed)
     ran = (c.platform, hardware.short.casefold(), hardware.kind, c.engine, c.data.source)
     ranks = ranks_of(c)
     framework = (backend.framework, backend.framework_version) if backend else ("", "")
     alone = "" if hardware.known else c.run_id
     together = (ranks.size, ranks.scaling, ranks.how)
-    return (*section, *ran, *together, *framework, effective_precision(result), alone)
+    evaluated = result.spec if result.measured(Convergence) else standard()  # it matters to full trainings alone
+    return (
+        *section,
+        *ran,
+        *together,
+        *framework,
+        effective_precision(result),
+        -evaluated.training.evaluations_per_epoch,
+        alone,
+    )
 
 
 def runs(results: Sequence[Result], prices: Prices) -> list[Run]:
@@ -260,6 +270,9 @@ def _notes(result: Result) -> list[str]:
         notes.insert(0, "measured on the synthetic stand-in, not on CIFAR-100")
     if status == "not checked":
         notes.insert(0, f"not checked: {why}")
+    often, usual = result.spec.training.evaluations_per_epoch, standard().training.evaluations_per_epoch
+    if is_standard(result.spec) and often != usual and result.measured(Convergence):
+        notes.append(f"its training was evaluated {often} times an epoch, not {usual}: times to target do not compare")
     effective = effective_precision(result)
     if effective not in ("", result.content.precision):
         notes.append(f"effective precision: {effective}")

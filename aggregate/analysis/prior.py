@@ -59,7 +59,7 @@ TABLE = {
     ("cpu", "latency_p90"): Prior(0.057, 0.028, "borrowed from the median", Parts(0.051, -0.14)),
     ("cpu", "inference_reference"): Prior(0.017, 0.010, "borrowed from training"),
     ("cpu", "full_throughput"): Prior(0.017, 0.010, "borrowed from training"),
-    ("cpu", "time_to_target"): Prior(0.080, 0.040, "processes: borrowed from gpu-mlx; runs: half of it"),
+    ("cpu", "target_crossing"): Prior(0.080, 0.040, "processes: borrowed from gpu-mlx; runs: half of it"),
     ("gpu-xla", "training_throughput"): Prior(
         0.0052, 0.014, "processes: 5 of a result and 5 in duels (7); runs: 1 pair of results, 1 result against duels",
         Parts(0.0022, -0.16),
@@ -72,7 +72,7 @@ TABLE = {
         0.00093, 0.014, "processes: 5 of a result (4); runs: borrowed from training, 1 pair shows less"
     ),
     ("gpu-xla", "full_throughput"): Prior(0.070, 0.054, "borrowed: 1 pair of processes and 1 of runs of gpu-mlx"),
-    ("gpu-xla", "time_to_target"): Prior(0.080, 0.048, "borrowed: 1 pair of processes and 1 of runs of gpu-mlx"),
+    ("gpu-xla", "target_crossing"): Prior(0.080, 0.048, "borrowed: 1 pair of processes and 1 of runs of gpu-mlx"),
     ("gpu-mlx", "training_throughput"): Prior(
         0.038, 0.11, "processes: 8 of a result and 6 in duels (11); runs: 2 pairs", Parts(0.089, 0.38)
     ),
@@ -86,7 +86,7 @@ TABLE = {
     ("gpu-mlx", "full_throughput"): Prior(
         0.070, 0.11, "processes: 1 pair of seeds; runs: borrowed from training, of its own there is 1 pair (0.054)"
     ),
-    ("gpu-mlx", "time_to_target"): Prior(
+    ("gpu-mlx", "target_crossing"): Prior(
         0.080, 0.11, "processes: 1 pair of seeds; runs: borrowed from training, of its own there is 1 pair (0.048)"
     ),
 }  # fmt: skip

@@ -25,10 +25,12 @@ FASTER_IS = {
     "latency_p90": -1,
     "inference_reference": +1,
     "full_throughput": +1,
-    "time_to_target": -1,
+    "target_crossing": -1,
 }
 """Metrics of speed: +1 where more is faster, -1 where less is."""
 HEADLINE, OF_HEADLINE = "headline_throughput", {True: "full_throughput", False: "training_throughput"}
+EVALUATED = ("full_throughput", "target_crossing")
+"""Metrics that evaluations take part of the time of."""
 DEFINITION = (
     "Ratio of the geometric means of the processes, above 1 where the run is faster than its baseline. The 95 % interval "
     "is Welch's t on logarithms with two variances, between processes and between runs (machines, days), each shrunk "
@@ -163,20 +165,27 @@ def verdict(ratio: float, p: float) -> str:
 def _incomparable(run: Run, baseline: Run, metric: str) -> str:
     """Why there can be no ratio; empty where there can."""
     for one, whose in ((run, ""), (baseline, f"{baseline.letter}: ")):
-        figures = one.repeats(metric)
-        lacking = [figure.reason for figure in figures if figure.never]
-        if lacking:
-            return f"{whose}{lacking[0]}"
-        if not processes(one, metric):
-            return f"{whose}{figures[0].reason if figures else 'not measured'}"
-        if left_out := next((figure.uncompared for figure in figures if figure.uncompared), ""):
-            return f"{whose}{left_out}"
+        if reason := _lacking(one, metric):
+            return f"{whose}{reason}"
     bases = [next((f.basis for f in one.repeats(metric) if f.basis), "") for one in (run, baseline)]
     if bases[0] != bases[1]:
         return f"of different things: {bases[0]} and {bases[1]}"
-    if metric in ("full_throughput", "time_to_target") and run.content.data != baseline.content.data:
-        return "trained on different data"
+    if metric in EVALUATED:
+        if run.content.data != baseline.content.data:
+            return "trained on different data"
+        often = [one.result.spec.training.evaluations_per_epoch for one in (run, baseline)]
+        if often[0] != often[1]:
+            return f"evaluated {often[0]} and {often[1]} times an epoch, and evaluations are in it"
     return ""
+
+
+def _lacking(run: Run, metric: str) -> str:
+    """Why a run has nothing to compare; empty where it has."""
+    figures = run.repeats(metric)
+    reasons = [figure.reason for figure in figures if figure.never]
+    if not reasons and not processes(run, metric):
+        reasons = [figures[0].reason if figures else "not measured"]
+    return next(iter([*reasons, *(figure.uncompared for figure in figures if figure.uncompared)]), "")
 
 
 def processes(run: Run, metric: str) -> list[np.ndarray]:

@@ -85,7 +85,7 @@ def meters(run: Run) -> list[str]:
 
 @dataclass(frozen=True)
 class Curve:
-    """Top-1 of one full training, epoch by epoch.
+    """Top-1 of one full training, evaluation by evaluation.
 
     Attributes:
         top1: per cent.
@@ -105,10 +105,10 @@ def curves(run: Run) -> list[Curve]:
     per_hour = _per_hour(run)
     made = []
     for measured in run.measured(Convergence):
-        epochs = measured.epochs
-        seconds = np.array([epoch.seconds for epoch in epochs])
-        joules = np.array([epoch.joules for epoch in epochs], dtype=float)
-        top1 = 100 * np.array([epoch.top1 for epoch in epochs])
+        rows = measured.evaluations
+        seconds = np.array([row.seconds for row in rows])
+        joules = np.array([row.joules for row in rows], dtype=float)
+        top1 = 100 * np.array([row.top1 for row in rows])
         made.append(Curve(top1, seconds / 60, joules / 1e3, None if per_hour is None else per_hour * seconds / 3600))
     return made
 

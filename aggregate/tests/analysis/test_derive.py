@@ -110,7 +110,7 @@ def test_what_the_host_did_in_the_window() -> None:
 def test_start_of_a_process_is_the_sum_of_its_parts() -> None:
     content = make_result()
     training = next(o for o in content["phases"] if o["phase"] == "training")
-    training["startup"] = {"process_seconds": 0.5, "backend_seconds": 2.0, "preparation_seconds": 1.0}
+    training["startup"] |= {"process_seconds": 0.5, "backend_seconds": 2.0, "preparation_seconds": 1.0}
     derived = figures(content)["startup"]
     assert derived.value == pytest.approx(3.5)
     assert derived.notes == ("interpreter and harness 0.5 s, framework and model 2.0 s, data and weights 1.0 s",)
@@ -238,10 +238,11 @@ def full_training(platform: str = "mlx", device: str | None = None, **measured: 
 
 
 def epochs(*top1: float) -> list[dict[str, Any]]:
-    """Epochs of 100 s: 10 s of it evaluation, 2 s checkpoint, 1 kJ a second."""
+    """Evaluations at the ends of epochs of 100 s: 10 s of it evaluation, 2 s checkpoint, 1 kJ a second."""
     return [
         {
-            "epoch": i, "seconds": 100.0 * i, "evaluation_seconds": 10.0 * i, "checkpoint_seconds": 2.0 * (i - 1),
+            "step": 1562 * i, "first_seconds": 14.0, "seconds": 100.0 * i,
+            "evaluation_seconds": 10.0 * i, "checkpoint_seconds": 2.0 * (i - 1),
             "train_loss": 4.0, "test_loss": 4.0, "top1": accuracy, "class_right": None, "joules": 1e5 * i,
         }
         for i, accuracy in enumerate(top1, 1)
@@ -249,11 +250,16 @@ def epochs(*top1: float) -> list[dict[str, Any]]:
 
 
 def test_time_to_target_with_and_without_what_is_no_training() -> None:
-    derived = full_training(epochs=epochs(0.2, 0.5, 0.4), epochs_to_target=2, seconds_to_target=200.0, seconds=300.0)
+    rows = epochs(0.2, 0.5, 0.4)
+    derived = full_training(evaluations=rows, epochs_to_target=2.0, seconds_to_target=200.0, seconds=300.0)
     assert derived["target_reached"].value == 1
     assert derived["time_to_target"].value == pytest.approx(200 / 60)
     assert derived["training_to_target"].value == pytest.approx((200 - 20 - 2 - 12) / 60)
     assert derived["epochs_to_target"].value == 2
+    # 25 of the 30 points from 20 to 50 % lie below the target.
+    assert derived["target_crossing"].value == pytest.approx((100 + 100 * 25 / 30) / 60)
+    assert derived["epochs_to_crossing"].value == pytest.approx(1 + 25 / 30)
+    assert derived["crossing_warm"].value == pytest.approx((100 + 100 * 25 / 30 - 14) / 60)
     assert (derived["top1_best"].value, derived["top1_final"].value) == (50.0, 40.0)
     assert derived["energy_to_target"].value == pytest.approx(200.0)
 
@@ -265,8 +271,23 @@ def test_throughput_of_the_whole_training() -> None:
     assert derived["full_throughput_training"].value == pytest.approx(3000 / 250)
 
 
+def test_a_first_evaluation_above_the_target_is_not_interpolated() -> None:
+    derived = full_training(evaluations=epochs(0.5, 0.6), epochs_to_target=1.0, seconds_to_target=100.0)
+    assert derived["target_crossing"].value == derived["time_to_target"].value == pytest.approx(100 / 60)
+
+
+@pytest.mark.parametrize(("cached", "words"), [(0, "cold start"), (7, "warm start: 7 files"), (None, None)])
+def test_cold_and_warm_starts_are_told_apart(cached: int | None, words: str | None) -> None:
+    content = make_result(phases=("convergence",))
+    content["phases"][0]["startup"]["cached_programs"] = cached
+    first = figures(content)["first_steps"]
+    assert first.value == pytest.approx(12.5 / 60)
+    assert len(first.notes) == (words is not None)
+    assert all(note.startswith(words or "") for note in first.notes)
+
+
 def test_a_missed_target_is_never_and_says_how_near_it_came() -> None:
-    derived = full_training(epochs=epochs(0.2, 0.441), epochs_to_target=None, seconds_to_target=None)
+    derived = full_training(evaluations=epochs(0.2, 0.441), epochs_to_target=None, seconds_to_target=None)
     assert derived["target_reached"].value == 0
     for key in ("time_to_target", "epochs_to_target", "cost_to_target", "energy_to_target", "electricity_to_target"):
         assert math.isnan(derived[key].value)
@@ -278,12 +299,12 @@ def test_resumed_and_diverged_is_said_beside_the_time() -> None:
     assert any("resumed 2 times" in note for note in full_training(resumed=2)["time_to_target"].notes)
     broken = epochs(0.2, 0.5)
     broken[-1]["test_loss"] = None
-    notes = full_training(epochs=broken, epochs_to_target=2)["target_reached"].notes
-    assert notes == ("the loss was no longer finite after epoch 2",)
+    notes = full_training(evaluations=broken, epochs_to_target=2.0)["target_reached"].notes
+    assert notes == ("the loss was no longer finite after 2 epochs",)
 
 
 def test_rental_is_hours_by_the_price_of_the_very_device() -> None:
-    found = full_training("tf-cuda", "NVIDIA L4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
+    found = full_training("tf-cuda", "NVIDIA L4", epochs_to_target=2.0, seconds_to_target=1800.0, seconds=3600.0)
     assert found["cost_to_target"].value == pytest.approx(0.8048 / 2)
     assert found["cost_full"].value == pytest.approx(0.8048)
     assert (found["cost_full"].unit, "AWS g6.xlarge" in found["cost_full"].notes[0]) == ("USD", True)
@@ -293,7 +314,7 @@ def test_rental_is_hours_by_the_price_of_the_very_device() -> None:
 
 
 def test_owning_is_hours_by_the_purchase_price_spread_over_all_of_them() -> None:
-    found = full_training("mlx", "Apple M4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
+    found = full_training("mlx", "Apple M4", epochs_to_target=2.0, seconds_to_target=1800.0, seconds=3600.0)
     assert found["owning_full"].value == pytest.approx(599 / 6000)
     assert found["owning_to_target"].value == pytest.approx(599 / 12000)
     assert found["owning_full"].unit == "USD"
@@ -331,7 +352,7 @@ def test_electricity_is_kilowatt_hours_by_the_first_tariff() -> None:
 
 
 def test_a_training_that_stopped_early_has_no_cost_of_a_full_one() -> None:
-    derived = full_training("tf-cuda", "NVIDIA L4", epochs=epochs(0.2, 0.5), epochs_to_target=2)
+    derived = full_training("tf-cuda", "NVIDIA L4", evaluations=epochs(0.2, 0.5), epochs_to_target=2.0)
     assert derived["cost_full"].reason == "the training ended after 2 of 15 epochs"
     assert math.isfinite(derived["cost_to_target"].value)
 

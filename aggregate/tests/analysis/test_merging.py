@@ -11,7 +11,7 @@ from aggregate.analysis.merging import Run, letters
 from aggregate.analysis.sections import sections
 from aggregate.analysis.summary import COLUMNS, summary
 from aggregate.render import tables
-from aggregate.tests.factory import FULL_PHASES, as_runs, make_result
+from aggregate.tests.factory import FULL_PHASES, as_runs, make_result, missed
 
 
 def by_letter(runs: Sequence[Run]) -> dict[str, str]:
@@ -142,8 +142,9 @@ def test_a_seed_that_misses_counts_as_the_longest() -> None:
         content = make_result("mlx", phases=("convergence",), seeds=len(reached))
         for i, (outcome, hit) in enumerate(zip(content["phases"], reached, strict=True)):
             measured = outcome["measurements"]
-            measured["epochs_to_target"] = 1 if hit else None
-            measured["epochs"][0]["seconds"] = 60.0 * (i + 1)
+            measured["evaluations"][0] |= {"seconds": 60.0 * (i + 1), "top1": 0.46}
+            if not hit:
+                missed(measured)
         row = summary(as_runs(content)).set_index("metric").loc["time_to_target"]
         return {str(key): value for key, value in row.items()}
 

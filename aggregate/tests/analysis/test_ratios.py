@@ -121,7 +121,7 @@ def test_what_was_not_measured_or_not_reached_has_no_ratio() -> None:
     missed = against_first(
         make_result("mlx", phases=phases, seeds=2),
         make_result("tf-cuda", phases=phases, seeds=2, top1=0.3),
-        metric="time_to_target",
+        metric="target_crossing",
     )
     assert math.isnan(missed.ratio)
     assert "was not reached" in missed.reason
@@ -130,7 +130,7 @@ def test_what_was_not_measured_or_not_reached_has_no_ratio() -> None:
 def test_one_training_each_gives_a_ratio_and_no_verdict() -> None:
     phases = ("convergence",)
     pair = make_result("mlx", phases=phases), make_result("tf-cuda", phases=phases)
-    ratio = against_first(*pair, metric="time_to_target")
+    ratio = against_first(*pair, metric="target_crossing")
     assert ratio.ratio > 5
     assert (ratio.verdict, math.isnan(ratio.low)) == ("", True)
     assert ratio.reason == "one process (B and A): no verdict"

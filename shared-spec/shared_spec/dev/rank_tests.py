@@ -103,7 +103,7 @@ class RankTests(ABC):
         measured = outcome["measurements"]
         assert measured["parallel"] == {"world_sizes": [2, 1]}
         assert measured["resumed"] == 1
-        assert len(measured["epochs"]) == self.epochs_to_interrupt
+        assert len(measured["evaluations"]) == self.epochs_to_interrupt
 
     # Two hosts, which are network namespaces of this one.
 
@@ -144,7 +144,7 @@ class RankTests(ABC):
         self.kill_rank_on_its_host(processes[1])
         outputs = [process.communicate(timeout=60)[0] for process in processes]
         self.check_lost_rank([process.returncode for process in processes], outputs)
-        (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.failed.json")
+        (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/06-convergence-0.failed.json")
         assert files.read(kept)["status"] == "failed"
         spec = testing.small_spec(self.epochs_to_interrupt)
         (outcome,) = testing.run(self.package, spec, tmp_path / "host-0", *asked, *self.options)["phases"]

@@ -3,7 +3,7 @@
 All times are in seconds, sizes in bytes and energies in joules, unless a name says otherwise.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +23,7 @@ from shared_spec.results.quantities import (
     LossTrace,
     Memory,
     NonNegative,
+    Positive,
     Proved,
     Samples,
     Seconds,
@@ -243,14 +244,19 @@ class MaxBatch(Model):
 Stop = Literal["target", "epochs"]
 
 
-class Epoch(Model):
-    """The end of an epoch of a full training; clocks and energy count from the start of the training."""
+class Evaluation(Model):
+    """An evaluation within a full training; clocks and energy count from the start of the training."""
 
-    epoch: Count
-    seconds: Duration = Field(description="Clock at the end of this epoch's evaluation")
+    step: Count = Field(description="Training steps done")
+    seconds: Duration = Field(description="Clock at the end of this evaluation")
     evaluation_seconds: Seconds = Field(description="Evaluation so far")
-    checkpoint_seconds: Seconds = Field(description="Checkpoints so far")
-    train_loss: Finite | None = Field(description="Mean of evenly spaced steps of the epoch; null where not finite")
+    checkpoint_seconds: Seconds = Field(description="Waiting for checkpoints so far")
+    first_seconds: Seconds | None = Field(
+        description="First steps and first inferences of processes so far, compilation included; null before 2.0"
+    )
+    train_loss: Finite | None = Field(
+        description="Mean of evenly spaced steps since the last evaluation; null where not finite"
+    )
     test_loss: Finite | None
     top1: Fraction
     class_right: Annotated[tuple[Whole, ...], ARRAY, Field(max_length=100_000)] | None = Field(
@@ -260,6 +266,18 @@ class Epoch(Model):
     ended: Instant | None = Field(
         default=None, description="Its end, UTC seconds since 1970; null where nobody noted it, and before 1.2"
     )
+
+
+class Crossing(NamedTuple):
+    """Where the accuracy crossed the target, interpolated between evaluations.
+
+    Attributes:
+        steps: training steps done.
+        seconds: of the clock.
+    """
+
+    steps: float
+    seconds: float
 
 
 class RanksConvergence(Model):
@@ -283,17 +301,30 @@ class Convergence(Proved):
     batch_size: Count
     stop: Stop = Field(description="Whether the training was to end at the target or after all epochs")
     target_top1: Fraction
-    epochs_to_target: Count | None = Field(description="null: the target was not reached")
+    steps_per_epoch: Count
+    epochs_to_target: Positive | None = Field(
+        description="Epochs trained when an evaluation first showed the target; null: it was not reached"
+    )
     seconds_to_target: Duration | None = Field(
-        description="Evaluation, compilation and checkpoints counted in; null: not reached"
+        description="End of that evaluation; evaluation, compilation and checkpoints counted in"
     )
     images: Count = Field(description="Training images processed")
     seconds: Duration = Field(description="From the first image to the last evaluation")
     evaluation_seconds: Seconds = Field(description="... of which evaluation")
-    checkpoint_seconds: Seconds = Field(description="... of which writing checkpoints")
+    checkpoint_seconds: Seconds = Field(
+        description="... of which waiting for checkpoints: for the state to come to the host, and for the one before to "
+        "be written; before 2.0 for all of the writing"
+    )
+    checkpoint_write_seconds: Seconds | None = Field(
+        description="What a thread took to write the checkpoints meanwhile; null before 2.0"
+    )
     first_step_seconds: Seconds = Field(description="... of which first steps of a process, compilation included")
+    first_inference_seconds: Seconds | None = Field(
+        description="... of which first inferences of a process, compilation included; in evaluation_seconds too. null "
+        "before 2.0"
+    )
     host_wait_seconds: Seconds = Field(description="... of which waiting for a batch from the host")
-    epochs: Annotated[tuple[Epoch, ...], ARRAY, Field(min_length=1, max_length=100_000)]
+    evaluations: Annotated[tuple[Evaluation, ...], ARRAY, Field(min_length=1, max_length=100_000)]
     class_images: Annotated[tuple[Whole, ...], ARRAY, Field(max_length=100_000)] | None = Field(
         description="Test images of each class; null before 1.2"
     )
@@ -314,8 +345,42 @@ class Convergence(Proved):
         return self.seconds - self.evaluation_seconds - self.checkpoint_seconds - self.first_step_seconds
 
     @property
+    def epochs(self) -> float:
+        """Epochs trained, as far as the last evaluation."""
+        return self.evaluations[-1].step / self.steps_per_epoch
+
+    @property
     def best_top1(self) -> float:
-        return max(epoch.top1 for epoch in self.epochs)
+        """Of all evaluations: chosen after the fact, on the images that it is read from."""
+        return max(evaluation.top1 for evaluation in self.evaluations)
+
+    @property
+    def final_top1(self) -> float:
+        return self.evaluations[-1].top1
+
+    @property
+    def at_target(self) -> Evaluation | None:
+        """The first evaluation that shows the target; None where none does."""
+        return next((row for row in self.evaluations if row.top1 >= self.target_top1), None)
+
+    @property
+    def crossing(self) -> Crossing | None:
+        """Where a line from the last evaluation below the target to the first above it crosses it.
+
+        Where the first of all is above it, there is nothing to interpolate from, and it stands itself. None: not
+        reached.
+        """
+        if (above := self.at_target) is None:
+            return None
+        i = self.evaluations.index(above)
+        if i == 0:
+            return Crossing(above.step, above.seconds)
+        below = self.evaluations[i - 1]
+        part = (self.target_top1 - below.top1) / (above.top1 - below.top1)
+        steps, seconds = (
+            old + part * (new - old) for old, new in ((below.step, above.step), (below.seconds, above.seconds))
+        )
+        return Crossing(steps, seconds)
 
     @property
     def reached(self) -> bool:

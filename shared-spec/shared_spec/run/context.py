@@ -21,6 +21,7 @@ from shared_spec.measure.clock import monotonic, utc_seconds
 from shared_spec.measure.seen import Seen
 from shared_spec.measure.timing import Progress
 from shared_spec.measure.training import Trainer
+from shared_spec.results.format import Ran
 from shared_spec.results.quantities import IdleEnergy
 from shared_spec.run.job import Job, Setting
 from shared_spec.workload import params
@@ -64,6 +65,7 @@ class Context:
         idle_before: energy of some seconds before the framework was imported; None where nothing meters it.
         driver_peak: the most memory that the device's driver has booked on this process so far.
         evaluated_images: a batch of an evaluation, uint8 [N,S,S,3], where there is a trainer.
+        ran_before: when and where processes ran that this one goes on from.
     """
 
     backend: Backend
@@ -77,6 +79,7 @@ class Context:
     idle_before: IdleEnergy | None = None
     driver_peak: DriverPeak | None = None
     evaluated_images: np.ndarray | None = None
+    ran_before: list[Ran] = field(default_factory=list)
 
     @property
     def spec(self) -> Spec:

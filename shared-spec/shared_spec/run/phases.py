@@ -33,8 +33,13 @@ def once(profile: Profile) -> int:
 
 
 def repeats(profile: Profile) -> int:
-    """As often as the profile repeats a short measurement."""
+    """As often as the profile repeats training and latency."""
     return profile.repeats
+
+
+def inference_repeats(profile: Profile) -> int:
+    """As often as the profile repeats inference."""
+    return profile.inference_repeats
 
 
 def trainings(profile: Profile) -> int:
@@ -51,8 +56,8 @@ class Phase:
         perform: measures, in a process of its own.
         estimate: seconds that a process of it takes, roughly.
         verdict: of its measurements: what was found and how sure it is, in a line for whoever watches.
-        repeats: how many processes a profile asks for; each has the next seed. Neighbours in PHASES that have this in
-            common take turns, so that slow drift hits all of them alike.
+        repeats: how many processes a profile asks for; each has the next seed. Neighbours in PHASES of which it asks
+            for equally many take turns, so that slow drift hits all of them alike.
         ranks: who runs it where there are several ranks: all of them together, or one process; None: it is left out.
         with_memory: its process ends with a reading of its peak memory.
         search: what runs in a process is one try of one batch size, and the parent looks for the largest.
@@ -131,18 +136,16 @@ def _training_seconds(pace: Pace) -> float:
     return pace.start(programs=1.0) + (pace.warmup_steps + profile.step_samples) * pace.step + window + idle
 
 
-def _latency(context: Context) -> Measured:
-    images = context.test_images()
-    return inference.measure_latency(
-        context.backend,
-        images,
-        context.spec,
-        context.profile,
-        monotonic,
-        context.progress,
-        context.deadline,
-        context.seen.append,
-    )
+def _of_inference(measure: Callable[..., Measured]) -> Callable[[Context], Measured]:
+    """What performs a phase that one of measure/inference.py's functions measures."""
+
+    def perform(context: Context) -> Measured:
+        return measure(
+            context.backend, context.test_images(), context.spec, context.profile, monotonic, context.progress,
+            context.deadline, context.seen.append,
+        )  # fmt: skip
+
+    return perform
 
 
 def _latency_median(measured: Latency) -> float:
@@ -152,20 +155,6 @@ def _latency_median(measured: Latency) -> float:
 def _latency_seconds(pace: Pace) -> float:
     profile = pace.profile
     return pace.start(programs=0.25) + 2.5 * max(profile.latency_samples * pace.image, profile.latency_seconds)
-
-
-def _inference(context: Context) -> Measured:
-    images = context.test_images()
-    return inference.measure_inference(
-        context.backend,
-        images,
-        context.spec,
-        context.profile,
-        monotonic,
-        context.progress,
-        context.deadline,
-        context.seen.append,
-    )
 
 
 def _inference_seconds(pace: Pace) -> float:
@@ -194,11 +183,14 @@ def _max_batch_seconds(pace: Pace) -> float:
 
 def _convergence(context: Context) -> Measured:
     job = context.job
-    return Convergence(
+    training = Convergence(
         context.backend, context.spec, context.dataset, job.batch_size, job.seed, job.setting.stop,
         job.checkpoint, context.profile.checkpoint_seconds, context.meter,
-        monotonic, context.progress, context.process_memory,
-    ).run()  # fmt: skip
+        monotonic, context.progress, context.process_memory, job.machine,
+    )  # fmt: skip
+    measured = training.run()
+    context.ran_before += training.record.ran[:-1]
+    return measured
 
 
 def _convergence_seconds(pace: Pace) -> float:
@@ -220,12 +212,12 @@ TRAINING = Phase(
     proof=proof.training,
 )  # fmt: skip
 LATENCY = Phase(
-    "latency", _latency, _latency_seconds, verdicts.latency,
+    "latency", _of_inference(inference.measure_latency), _latency_seconds, verdicts.latency,
     repeats=repeats, with_memory=True, figure=_latency_median, proof=proof.inference,
 )  # fmt: skip
 INFERENCE = Phase(
-    "inference", _inference, _inference_seconds, verdicts.inference, repeats=repeats, with_memory=True,
-    proof=proof.inference,
+    "inference", _of_inference(inference.measure_inference), _inference_seconds, verdicts.inference,
+    repeats=inference_repeats, with_memory=True, proof=proof.inference,
 )  # fmt: skip
 MAX_BATCH = Phase(
     "max_batch", _max_batch, _max_batch_seconds, verdicts.max_batch, with_memory=True, search=True,

@@ -65,13 +65,14 @@ class Starter:
         return Job(
             phase=planned.phase.name,
             repeat=planned.repeat,
-            seed=setting.spec.training.seeds[planned.repeat],
+            seed=planned.seed(setting.spec),
             setting=setting,
             batch_size=batch_size,
             data=self.data,
             worker_env=worker_env,
             outcome=self.folder.outcome(planned, part),
             checkpoint=self.folder.checkpoint(planned),
+            machine=self.folder.machine,
         )
 
     def _run_apart(self, job: Job, limits: Limits = UNLIMITED) -> None:
@@ -146,4 +147,5 @@ class Starter:
             backend = next(outcome.backend for outcome in reversed(outcomes) if outcome.backend)
             measured = MaxBatch(batch_size=found.batch_size, ended_by=found.ended_by, tries=tuple(found.tries))
             part = worker.ended_well(backend.to_dict(), measured, None)
+            part["ran"] = [one.to_dict() for outcome in outcomes for one in outcome.ran or ()]
         job.keep(part, monotonic() - start)

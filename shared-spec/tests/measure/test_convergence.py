@@ -8,7 +8,8 @@ import pytest
 from fake_training import Killed, TrainingBackend, World
 
 from shared_spec.data import synthetic
-from shared_spec.measure.convergence import Convergence, evaluate, load_checkpoint
+from shared_spec.measure.checkpoint import load_checkpoint
+from shared_spec.measure.convergence import Convergence, evaluate
 from shared_spec.results import measurements
 from shared_spec.results.quantities import Energy
 from shared_spec.workload.spec import Spec
@@ -37,20 +38,20 @@ def test_clocks_count_everything_and_tell_the_parts(spec: Spec, tmp_path: Path) 
     assert measured.evaluation_seconds == pytest.approx(5 * 0.2)
     assert measured.first_step_seconds == pytest.approx(1.0)
     assert measured.images == 320
-    assert [row.seconds for row in measured.epochs] == pytest.approx([16.2 * n for n in range(1, 6)])
-    assert [row.top1 for row in measured.epochs] == pytest.approx([0.1875, 0.40625, 0.59375, 0.8125, 1.0])
+    assert [row.seconds for row in measured.evaluations] == pytest.approx([16.2 * n for n in range(1, 6)])
+    assert [row.top1 for row in measured.evaluations] == pytest.approx([0.1875, 0.40625, 0.59375, 0.8125, 1.0])
 
 
 def test_time_to_target_is_the_clock_after_the_evaluation_that_saw_it(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(lambda step: step / 80), tmp_path / "c.safetensors")
     assert measured.epochs_to_target == 3  # the first at or above 45 %
     assert measured.seconds_to_target == pytest.approx(3 * 16.2)
-    assert len(measured.epochs) == 5
+    assert len(measured.evaluations) == 5
 
 
 def test_stop_at_target(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(lambda step: step / 80), tmp_path / "c.safetensors", stop="target")
-    assert len(measured.epochs) == 3
+    assert len(measured.evaluations) == 3
     assert measured.seconds == measured.seconds_to_target
 
 
@@ -58,13 +59,13 @@ def test_a_missed_target_is_told_as_such(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(lambda step: 0.4), tmp_path / "c.safetensors", stop="target")
     assert measured.epochs_to_target is None
     assert measured.seconds_to_target is None
-    assert len(measured.epochs) == 5
+    assert len(measured.evaluations) == 5
 
 
 def test_energy_runs_with_the_clock(spec: Spec, tmp_path: Path) -> None:
     measured = train(spec, World(), tmp_path / "c.safetensors")
     assert measured.energy.joules == pytest.approx(10 * measured.seconds)
-    assert measured.epochs[1].joules == pytest.approx(10 * measured.epochs[1].seconds)
+    assert measured.evaluations[1].joules == pytest.approx(10 * measured.evaluations[1].seconds)
 
 
 def test_energy_that_cannot_be_read_is_null_with_its_reason(spec: Spec, tmp_path: Path) -> None:
@@ -89,14 +90,14 @@ def test_a_killed_training_goes_on_and_ends_the_same(spec: Spec, tmp_path: Path,
     assert resumed.seconds == pytest.approx(alone.seconds)  # neither the gap nor undone work is in it
     assert resumed.energy.joules == pytest.approx(alone.energy.joules)
     assert resumed.resumed == (0 if kill_at < 5 else 1)
-    assert [row.top1 for row in resumed.epochs] == [row.top1 for row in alone.epochs]
+    assert [row.top1 for row in resumed.evaluations] == [row.top1 for row in alone.evaluations]
 
 
 def test_a_training_killed_after_its_end_is_not_trained_again(spec: Spec, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     first = train(spec, World(lambda step: step / 80), path)
     again = train(spec, World(lambda step: step / 80), path)
-    assert again.epochs == first.epochs
+    assert again.evaluations == first.evaluations
     assert again.final_params == first.final_params
 
 
@@ -135,7 +136,7 @@ def test_a_diverged_training_ends_at_once(spec: Spec, tmp_path: Path, monkeypatc
     monkeypatch.setattr(
         "shared_spec.measure.convergence.evaluate", lambda *rest: (0.01, float("nan"), np.zeros(100, int))
     )
-    assert len(train(spec, World(), tmp_path / "c.safetensors").epochs) == 1
+    assert len(train(spec, World(), tmp_path / "c.safetensors").evaluations) == 1
 
 
 class DatedWorld(World):
@@ -158,6 +159,6 @@ def test_windows_of_the_meter_are_one_for_each_process_and_epochs_have_their_end
     (first, kept), (resumed, end) = measured.energy.windows
     assert first == 1e9 + 1000
     assert resumed == 1e9 + taken_up
-    assert kept == measured.epochs[1].ended == pytest.approx(first + measured.epochs[1].seconds)
-    assert end == measured.epochs[-1].ended
+    assert kept == measured.evaluations[1].ended == pytest.approx(first + measured.evaluations[1].seconds)
+    assert end == measured.evaluations[-1].ended
     assert kept - first + end - resumed == pytest.approx(measured.seconds)
