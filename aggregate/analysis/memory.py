@@ -62,7 +62,7 @@ def taken(metric: str, processes: Sequence[Memory], basis: str, result: Result) 
     highest, name, memory = max(found, key=lambda one: one[0])
     notes = [BOOKED[name], _of(basis)]
     if name.startswith("nvml") and (host := memory.get("host_peak")):
-        notes.insert(1, f"of the GPU; the process had {host / 2**30:.3g} GiB of the host's memory besides")
+        notes.insert(1, f"of the GPU; the process had {host / 2**30:.2g} GiB of the host's memory besides")
     return Figure(metric, highest / 2**30, len(found), notes=tuple(notes), basis=basis)
 
 

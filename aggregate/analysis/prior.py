@@ -81,7 +81,7 @@ TABLE = {
     ),
     ("gpu-mlx", "latency_p90"): Prior(0.025, 0.11, "processes: 8 of a result (7); runs: 2 pairs", Parts(0.095, 0.44)),
     ("gpu-mlx", "inference_reference"): Prior(
-        0.22, 0.11, "processes: 5 of a result (4); runs: half of it, 2 pairs show less"
+        0.22, 0.12, "processes: 5 of a result (4); runs: borrowed from latency, 2 pairs of its own show less"
     ),
     ("gpu-mlx", "full_throughput"): Prior(
         0.070, 0.11, "processes: 1 pair of seeds; runs: borrowed from training, of its own there is 1 pair (0.054)"
