@@ -226,17 +226,50 @@ def _kind(figure: Figure) -> tuple[bool, bool, str]:
     return figure.basis.startswith(FULL_TRAINING), not figure.uncompared, figure.basis
 
 
+def of_seeds(repeats: Sequence[Figure]) -> list[Figure]:
+    """One figure a seed: their median where trainings share one, which are repeats of it and no further seeds.
+
+    Of an even number of them the worse of the two in the middle stands for both where one never came.
+    """
+    groups: defaultdict[object, list[Figure]] = defaultdict(list)
+    for i, figure in enumerate(repeats):
+        groups[("alone", i) if figure.seed is None else figure.seed].append(figure)
+    return [group[0] if len(group) == 1 else _of_seed(group) for group in groups.values()]
+
+
+def _of_seed(group: list[Figure]) -> Figure:
+    counted = [figure for figure in group if figure.never or not figure.reason]
+    if not counted:
+        return group[0]
+    value = statistics.median(figure.ranked for figure in counted)
+    if math.isinf(value):
+        return next(figure for figure in counted if figure.never)
+    first = next(figure for figure in counted if not figure.reason)
+    if METRIC[first.metric].merge == "sum":  # reached or not, by more than half of them
+        return dataclasses.replace(first, value=float(value > 0.5), n=1, notes=_notes_of_seed(group))
+    return dataclasses.replace(first, value=value, n=sum(figure.n for figure in counted), notes=_notes_of_seed(group))
+
+
+def _notes_of_seed(group: list[Figure]) -> tuple[str, ...]:
+    again = f"seed {group[0].seed} was trained {len(group)} times: their median counts as one seed's"
+    return tuple(dict.fromkeys([note for figure in group for note in figure.notes] + [again]))
+
+
 def merged(repeats: Sequence[Figure]) -> dict[str, Any]:
     """The repeats of one figure as one: median or sum, extremes, and all that has to be said of them.
 
-    A training that misses its target is never left out: its time counts as longer than any other.
+    A training that misses its target is never left out: its time counts as longer than any other. Trainings with the
+    same seed count once in the middle; the extremes are of all.
     """
     repeats = [f for f in repeats if f.n or not f.reason.endswith(NOT_RUN)] or repeats
     metric = METRIC[repeats[0].metric]
+    all_values = [f.ranked for f in repeats if f.never or not f.reason] or [math.nan]
+    repeats = of_seeds(repeats)
     counted = [f for f in repeats if f.never or not f.reason]
-    values = [math.inf if f.never else f.value for f in counted] or [math.nan]
+    values = [f.ranked for f in counted] or [math.nan]
     value = math.fsum(values) if metric.merge == "sum" else statistics.median(values)
     finite = [v for v in values if math.isfinite(v)]
+    extremes = [v for v in all_values if math.isfinite(v)]
     notes = list(dict.fromkeys(note for figure in repeats for note in figure.notes))
     without = [figure.reason for figure in repeats if figure.reason]
     reason = "; ".join(dict.fromkeys(without))
@@ -248,8 +281,8 @@ def merged(repeats: Sequence[Figure]) -> dict[str, Any]:
         "unit": next((f.unit for f in repeats if f.unit), metric.unit),
         "basis": next((f.basis for f in repeats if f.basis), ""),
         "value": value if math.isfinite(value) else math.nan,
-        "low": min(finite, default=math.nan) if math.isfinite(value) else math.nan,
-        "high": max(finite) if math.isfinite(value) and len(finite) == len(values) else math.nan,
+        "low": min(extremes, default=math.nan) if math.isfinite(value) else math.nan,
+        "high": max(extremes) if math.isfinite(value) and len(extremes) == len(all_values) else math.nan,
         "repeats": len(finite),
         "n": sum(figure.n for figure in repeats if not figure.reason),
         "notes": tuple(notes),

@@ -57,6 +57,7 @@ class Figure:
         basis: what it is of, where figures of this metric may be of different things: a full training or a window, one
             meter or another. Figures of different bases are neither merged nor compared.
         uncompared: why it is shown and compared with nothing; empty where nothing speaks against it.
+        seed: what a full training was drawn from: two with the same one are a repeat of it, not two seeds.
     """
 
     metric: str
@@ -69,6 +70,12 @@ class Figure:
     unit: str = ""
     basis: str = ""
     uncompared: str = ""
+    seed: int | None = None
+
+    @property
+    def ranked(self) -> float:
+        """Its value, in an order in which what never came is behind all others; NaN where there is none."""
+        return math.inf if self.never else self.value
 
 
 def absent(metric: str, reason: str, n: int = 0, *, batch_size: int | None = None, never: bool = False) -> Figure:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregate.analysis.energy import meter
-from aggregate.analysis.merging import Run, merged
+from aggregate.analysis.merging import Run, merged, of_seeds
 from shared_spec.results.measurements import Convergence, Latency, Training
 from shared_spec.results.prices import NoPrice
 
@@ -59,9 +59,10 @@ class Repeats:
 
 
 def repeats(run: Run, metric: str) -> Repeats:
-    """The repeats of a metric; none where they have no value that an axis can carry."""
+    """The repeats of a metric, one a seed of full trainings; none where they have no value that an axis can carry."""
     figures = run.repeats(metric)
-    values, missed = np.array([figure.value for figure in figures if not figure.reason]), sum(f.never for f in figures)
+    each = of_seeds(figures)
+    values, missed = np.array([figure.value for figure in each if not figure.reason]), sum(f.never for f in each)
     if not drawable(values):
         return Repeats(np.array([]), math.nan, missed)
     return Repeats(values, merged(figures)["value"], missed)

@@ -272,4 +272,4 @@ def _work(measured: Convergence, result: Result) -> Iterator[Work]:
         yield Work(A_TRAINING_STEP, "seconds", alone * measured.batch_size / measured.images)
 
 
-PHASE = Phase("convergence", METRICS, _derive, _contradictions, _seconds, work=_work)
+PHASE = Phase("convergence", METRICS, _derive, _contradictions, _seconds, work=_work, seeded=True)

@@ -63,4 +63,6 @@ def _work(measured: Latency, result: Result) -> Iterator[Work]:
     yield Work(AN_INFERENCE_OF_ONE, "device_only_seconds", statistics.median(measured.device_only_seconds))
 
 
-PHASE = Phase("latency", METRICS, _derive, _contradictions, _seconds, _windows, "latency_seconds", _work)
+PHASE = Phase(
+    "latency", METRICS, _derive, _contradictions, _seconds, _windows, "latency_seconds", _work, "latency_median"
+)

@@ -261,4 +261,6 @@ def _work(measured: Training, result: Result) -> Iterator[Work]:
     yield Work(A_TRAINING_STEP, "window_blocks", measured.step_seconds_mean)
 
 
-PHASE = Phase("training", METRICS, _derive, _contradictions, _seconds, _windows, "window_seconds", _work)
+PHASE = Phase(
+    "training", METRICS, _derive, _contradictions, _seconds, _windows, "window_seconds", _work, "training_throughput"
+)

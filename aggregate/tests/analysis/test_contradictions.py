@@ -1,5 +1,6 @@
 """What no schema can see: figures that cannot all be true."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,16 @@ def joules_of_another_training(r: dict[str, Any]) -> None:
     outcome(r, "convergence")["measurements"]["energy"]["joules"] += 1
 
 
+def repeats_said_to_be_far_apart(r: dict[str, Any]) -> None:
+    again = copy.deepcopy(outcome(r, "training")) | {"repeat": 1}
+    r["phases"].append(again)
+    r["wide_intervals"] = {"training": 0.2}
+
+
+def interval_of_a_phase_without_a_figure(r: dict[str, Any]) -> None:
+    r["wide_intervals"] = {"conformance": 0.2}
+
+
 def neither_joules_nor_reason(r: dict[str, Any]) -> None:
     outcome(r, "training")["measurements"]["energy"]["joules"] = None
 
@@ -197,6 +208,8 @@ def neither_joules_nor_reason(r: dict[str, Any]) -> None:
         (accuracy_between_two_images, "/phases/6/measurements/evaluations/0/top1"),
         (images_never_seen, "/phases/6/measurements/images"),
         (kilobytes_for_bytes, "/phases/2/measurements/memory/host_peak"),
+        (repeats_said_to_be_far_apart, "/wide_intervals/training"),
+        (interval_of_a_phase_without_a_figure, "/wide_intervals/conformance"),
         (joules_of_another_training, "/phases/6/measurements/energy/joules"),
     ],
 )

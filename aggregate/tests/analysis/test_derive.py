@@ -118,6 +118,18 @@ def test_start_of_a_process_is_the_sum_of_its_parts() -> None:
     assert "not recorded" in figures(content)["startup"].reason
 
 
+def test_repeats_that_end_too_far_apart_say_so() -> None:
+    content = make_result(phases=("training",), repeats=3)
+    assert not figures(content)["training_throughput"].notes
+    for i, outcome in enumerate(content["phases"]):
+        outcome["measurements"]["window_blocks"] = [[10, 10.0 * (1 + 0.1 * i)]]
+    (note,) = figures(content)["training_throughput"].notes
+    assert note.startswith("its 3 repeats ended with a 95 % interval of their mean 4")
+    assert note.endswith("more than the 5 % that is asked for")
+    content["missing"] = [{"phase": "training", "repeat": 3, "seed": 3}]  # they have not ended
+    assert not figures(content)["training_throughput"].notes
+
+
 def test_spread_and_intervals() -> None:
     derived = with_training(window_blocks=[[10, 10.0], [5, 10.0], [1, 3.0]])
     assert derived["training_variation"].value == pytest.approx(50.0)
