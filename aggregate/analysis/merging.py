@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from aggregate.analysis.derive import derive
 from aggregate.analysis.hardware import Hardware, Ranks, hardware_of, ranks_of
-from aggregate.analysis.metrics import NOT_RUN, Figure
+from aggregate.analysis.metrics import FULL_TRAINING, NOT_RUN, Figure
 from aggregate.analysis.phases.conformance import STATUSES, conformance_of
 from aggregate.analysis.registry import METRIC
 from aggregate.analysis.result import Result
@@ -74,7 +74,7 @@ class Run:
             for figure in derive(result, self.prices):
                 repeats[figure.metric, figure.batch_size].append(figure)
             each.append(dict(repeats))
-        return each
+        return of_one_basis(each)
 
     @cached_property
     def figures(self) -> dict[tuple[str, int | None], list[Figure]]:
@@ -196,6 +196,36 @@ def runs(results: Sequence[Result], prices: Prices) -> list[Run]:
     return [Run(letter, group, prices) for letter, group in zip(letters(), groups, strict=False)]
 
 
+Repeats = dict[tuple[str, int | None], list[Figure]]
+
+
+def of_one_basis(of_results: list[Repeats]) -> list[Repeats]:
+    """Of every figure what one thing gave: a full training before a window, then what compares, then what most gave.
+
+    What is left out is said beside what stays. Figures without a value stay, for they are of nothing.
+    """
+    kinds: defaultdict[tuple[str, int | None], Counter[tuple[bool, bool, str]]] = defaultdict(Counter)
+    for repeats in of_results:
+        for key, figures in repeats.items():
+            kinds[key].update(_kind(figure) for figure in figures if not figure.reason)
+    chosen = {key: max(counts, key=lambda kind: (*kind[:2], counts[kind])) for key, counts in kinds.items() if counts}
+    several = {key for key, counts in kinds.items() if len(counts) > 1}
+    changed = []
+    for repeats in of_results:
+        kept = {key: [f for f in figures if f.reason or _kind(f) == chosen[key]] for key, figures in repeats.items()}
+        for key in several & kept.keys():
+            others = sum(count for kind, count in kinds[key].items() if kind != chosen[key])
+            note = f"{others} more of something else left out"
+            kept[key] = [f if f.reason else dataclasses.replace(f, notes=(*f.notes, note)) for f in kept[key]]
+        changed.append(kept)
+    return changed
+
+
+def _kind(figure: Figure) -> tuple[bool, bool, str]:
+    """Whether it is of a full training, whether it compares, and what it is of."""
+    return figure.basis.startswith(FULL_TRAINING), not figure.uncompared, figure.basis
+
+
 def of_seeds(repeats: Sequence[Figure]) -> list[Figure]:
     """One figure a seed: their median where trainings share one, which are repeats of it and no further seeds.
 
@@ -249,6 +279,7 @@ def merged(repeats: Sequence[Figure]) -> dict[str, Any]:
         notes.append(reason)
     return {
         "unit": next((f.unit for f in repeats if f.unit), metric.unit),
+        "basis": next((f.basis for f in repeats if f.basis), ""),
         "value": value if math.isfinite(value) else math.nan,
         "low": min(extremes, default=math.nan) if math.isfinite(value) else math.nan,
         "high": max(extremes) if math.isfinite(value) and len(extremes) == len(all_values) else math.nan,

@@ -37,6 +37,8 @@ COLUMNS = {
     "phase": "phase the figure comes from",
     "metric": "key of aggregate.analysis.registry.METRICS",
     "unit": "unit of value, low and high",
+    "basis": "what the value is of, where that differs: a full training or a steady window, which meter; values of "
+    "different bases do not compare",
     "batch_size": "batch that the figure holds for, where that is not the workload's",
     "value": "median over the repeats of all files, or their sum where things are counted; empty where not measured",
     "low": "lowest repeat",

@@ -99,6 +99,8 @@ def _energy(watts: float, seconds: float) -> dict[str, Any]:
         "source": "rapl-package",
         "scope": "both packages, without memory",
         "samples": 1,
+        "step_seconds": 0.001,
+        "beside": [{"what": "memory", "joules": 0.1 * watts * seconds, "reason": None}],
     }
 
 
@@ -123,6 +125,7 @@ def _training(rng: np.random.Generator, spec: Spec, platform: str, speed: float,
         "feeding_blocks": [[10, 10.05 * step, 10 * step] for _ in range(4)],
         "step_seconds": [step * float(np.exp(rng.normal(0.01, 0.02))) for _ in range(30)],
         "idle": {**_energy(40.0, 3.0), "seconds": 3.0},
+        "idle_before": {**_energy(30.0, 3.0), "seconds": 3.0},
         "energy": _energy(150.0, sum(seconds for _, seconds in window)),
         "loss_trace": [float(loss) for loss in losses * (1 + rng.normal(0, 1e-5, 100))],
         "norm_trace": None,
@@ -179,6 +182,7 @@ def _max_batch(rng: np.random.Generator, platform: str, speed: float) -> dict[st
             "first_step_seconds": 2.0,
             "window_blocks": _blocks(rng, (batch + 4) / (1.3 * speed), 1, 5),
             "memory": _memory(platform, 2 * 2**30 + batch * 2**27),
+            "whole": batch == 192,
             **UNPROVED,
         }
         fits = batch != 256

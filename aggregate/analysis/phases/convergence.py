@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 
 from aggregate.analysis import costs, energy, memory
-from aggregate.analysis.metrics import Figure, Metric, absent, all_absent
+from aggregate.analysis.metrics import FULL_TRAINING, Figure, Metric, absent, all_absent
 from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.phases.training import batch_contradictions
 from aggregate.analysis.plausibility import A_TRAINING_STEP, ROUNDING, Problems
 from shared_spec.results import reference
 from shared_spec.results.format import Done, Result
-from shared_spec.results.measurements import Convergence
+from shared_spec.results.measurements import Convergence, Training
 
 METRICS = (
     Metric("target_reached", "convergence", "Seeds that reached the target", "", 4,
@@ -52,6 +52,9 @@ METRICS = (
            of_ranks="rank 0"),
     Metric("full_energy", "convergence", "Whole training: energy", "kJ", 4, "up to the last evaluation",
            of_ranks="withheld"),
+    Metric("whole_energy", "convergence", "  with processor and memory", "kJ", 4,
+           "the meter's figure and those of the host's processor packages and memory: what comes nearest to what a Mac's "
+           "meter covers", of_ranks="withheld"),
     Metric("cost_to_target", "convergence", "Rental to target", "", 3,
            "time to target * price of an hour of the machine that the price file has for this device; its electricity is "
            "in it", of_ranks="withheld"),
@@ -90,10 +93,15 @@ def _derive(measured: Convergence, source: Source) -> Iterator[Figure]:
     yield Figure("top1_best", 100 * measured.best_top1, n)
     yield Figure("top1_final", 100 * measured.final_top1, n)
     yield _against_reference(measured, source)
+    over = (f"over the {FULL_TRAINING}, everything counted in", *notes)
+    yield Figure("headline_throughput", measured.images_per_second, n, notes=over, basis=FULL_TRAINING)
     yield Figure("full_throughput", measured.images_per_second, n, notes=notes)
     yield _positive("full_throughput_training", alone, lambda: measured.images / alone, n)
     yield Figure("full_host_wait", 100 * measured.host_wait_seconds / seconds, n)
     yield memory.peak("full_memory", measured.memory, source.result)
+    if not source.result.measured(Training):
+        yield memory.whole_peak("peak_memory", [measured.memory], FULL_TRAINING, source.result)
+        yield memory.taken("machine_memory", [measured.memory], FULL_TRAINING, source.result)
     yield from _energy(measured)
     yield from costs.derive(measured, source)
 
@@ -161,6 +169,11 @@ def _energy(measured: Convergence) -> Iterator[Figure]:
     else:
         yield energy.figure("energy_to_target", _kilojoules(reached.joules), measured.energy)
     yield energy.figure("full_energy", _kilojoules(measured.energy.joules), measured.energy)
+    total, covers, parts = energy.whole(measured.energy)
+    if total is None:
+        yield absent("whole_energy", covers)
+    else:
+        yield Figure("whole_energy", total / 1e3, measured.energy.samples, notes=(covers, *parts), basis=covers)
 
 
 def _kilojoules(joules: float | None) -> float | None:

@@ -107,6 +107,37 @@ def test_notes_of_some_of_the_files_say_so() -> None:
     assert as_runs(hot)[0].notes == ["the GPU's clock was held down: hw_thermal_slowdown"]
 
 
+def test_a_window_is_never_merged_into_full_trainings() -> None:
+    quick, full = make_result("mlx", number=1), make_result("mlx", number=2, phases=FULL_PHASES, repeats=2)
+    (run,) = as_runs(quick, full)
+    row = summary([run]).set_index("metric").loc["headline_throughput"]
+    assert (row["basis"], row["repeats"]) == ("full training", 1)
+    assert "1 more of something else left out" in row["notes"]
+    (alone,) = as_runs(quick)
+    assert summary([alone]).set_index("metric").loc["headline_throughput"]["basis"] == "steady window"
+
+
+def test_what_compares_goes_before_what_does_not_and_another_meter_is_not_merged() -> None:
+    def with_power(number: int, watts: float, seconds: float, scope: str) -> dict[str, Any]:
+        content = make_result("tf-cuda", number=number)
+        measured = next(o["measurements"] for o in content["phases"] if o["phase"] == "training")
+        measured["window_blocks"] = [[100, seconds / 4]] * 4
+        measured["energy"] |= {"joules": watts * seconds, "source": "nvml-counter", "scope": scope}
+        return content
+
+    def power(*contents: dict[str, Any]) -> Any:
+        (run,) = as_runs(*contents)
+        return summary([run]).set_index("metric").loc["power"]
+
+    short, long = with_power(1, 300.0, 10.0, "gpu 0"), with_power(2, 400.0, 60.0, "gpu 0")
+    other, sibling = with_power(3, 900.0, 60.0, "the wall"), with_power(4, 410.0, 60.0, "gpu 1")
+    assert power(short)["value"] == pytest.approx(300.0)
+    assert (power(short, long)["value"], power(short, long)["repeats"]) == (pytest.approx(400.0), 1)
+    three = power(long, other, sibling)
+    assert (three["value"], three["repeats"]) == (pytest.approx(405.0), 2)
+    assert three["basis"] == "nvml-counter: gpu"
+
+
 def test_a_seed_that_misses_counts_as_the_longest() -> None:
     def seeds(*reached: bool) -> dict[str, Any]:
         content = make_result("mlx", phases=("convergence",), seeds=len(reached))

@@ -28,7 +28,7 @@ class Record(BaseModel):
         first_step_seconds: first step of each process, compilation included, added up; first_inference_seconds alike.
         losses: sampled training losses since the last evaluation; None where one was not finite.
         joules: energy so far; None once a meter could not tell.
-        energy: what the meter said last, or the first time that it could not tell.
+        energy: what the meter has said, added up; the first time that it could not tell, why.
         windows: when the meter ran, by the time of day, one for each process; none where it does not tell.
         resumed: how often a new process went on from a checkpoint.
         memory: largest figures of any process so far, bytes.

@@ -241,8 +241,8 @@ class Convergence:
             record.joules = None
         else:
             record.joules += reading.joules
-        if record.energy is None or record.energy.reason is None:
-            record.energy = reading
+        told = reading.changed(windows=None)  # they are noted by themselves
+        record.energy = told if record.energy is None else record.energy.plus(told)
         self._note_window(reading.windows)
         self.meter.start()
         return record.joules

@@ -136,6 +136,11 @@ class Training(BatchWindow, Proved):
         "a whole before 1.2"
     )
     idle: IdleEnergy = Field(description="Energy before the training, model already built")
+    idle_before: IdleEnergy | None = Field(
+        default=None,
+        description="Energy before the framework was imported: what the machine takes when it is not asked for anything; "
+        "null where there is no meter, and before 2.0",
+    )
     energy: Energy = Field(description="Energy over exactly the throughput window")
     memory: Memory
 
@@ -147,6 +152,12 @@ class Training(BatchWindow, Proved):
     @property
     def joules_per_image(self) -> float | None:
         return None if self.energy.joules is None else self.energy.joules / self.images
+
+    @property
+    def joules_above_idle(self) -> float | None:
+        """Energy of the window above what the machine took before the framework; None where either is not known."""
+        idle = self.idle_before.idle_watts if self.idle_before else None
+        return None if self.energy.joules is None or idle is None else self.energy.joules - idle * self.seconds
 
 
 class Latency(Proved):
@@ -192,6 +203,10 @@ class TryMeasurements(Window, Proved):
 
     first_step_seconds: Duration
     memory: Memory
+    whole: bool | None = Field(
+        default=None,
+        description="Whether it trained for as long as the profile's window and then evaluated; null before 2.0",
+    )
 
 
 TryOutcome = Literal["fits", "out of memory", "time limit", "fault"]

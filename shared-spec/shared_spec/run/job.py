@@ -164,6 +164,7 @@ class Job:
         machine: what tells this machine from others (results: Ran).
         started: when the process was started, by the one clock.
         early_end_seconds: after so many from its start the phase ends with what it has; None: it takes its time.
+        whole_window: a try of a batch size lasts as long as a window and evaluates; else it is a few steps.
     """
 
     phase: str
@@ -178,6 +179,7 @@ class Job:
     machine: str
     started: float | None = None
     early_end_seconds: float | None = None
+    whole_window: bool = False
 
     @property
     def file(self) -> Path:

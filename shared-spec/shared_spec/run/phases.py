@@ -13,12 +13,16 @@ from shared_spec.measure.clock import monotonic
 from shared_spec.measure.convergence import Convergence
 from shared_spec.results import verdicts
 from shared_spec.results.measurements import Ceiling, Conformance, Latency, Measurements, Training, TryMeasurements
+from shared_spec.results.quantities import IdleEnergy
 from shared_spec.run import proof
-from shared_spec.run.context import Context
+from shared_spec.run.context import Context, idle_meter_of, metered, open_meter_of
+from shared_spec.run.job import Job
 from shared_spec.run.pace import Pace
 from shared_spec.run.proof import Proof
 from shared_spec.workload.spec import Profile, Spec
 
+UNMETERED_SECONDS = 0.1
+"""Length of the idle window where no meter is there to say anything of it."""
 Measured = Measurements | TryMeasurements
 """What a phase process has measured."""
 
@@ -58,6 +62,7 @@ class Phase:
         with_memory: its process ends with a reading of its peak memory.
         search: what runs in a process is one try of one batch size, and the parent looks for the largest.
         figure: has to be known to within measuring.interval_tolerance, so that there may be more repeats.
+        before: measures before the framework is imported.
         proof: checks of what was timed, made when nothing is timed any more.
         runs_to_its_end: it cannot end earlier with less, and is stopped at its limit of time alone.
         flops: floating-point operations per second that the phase has seen; better than a guess to plan with.
@@ -73,6 +78,7 @@ class Phase:
     search: bool = False
     figure: Callable[[Any], float] | None = None
     flops: Callable[[Any], float] | None = None
+    before: Callable[[Job], IdleEnergy | None] | None = None
     proof: Proof | None = None
     runs_to_its_end: bool = False
 
@@ -99,10 +105,24 @@ def _ceiling_seconds(pace: Pace) -> float:
     return pace.start() + 1.5 * pace.profile.ceiling_seconds + pace.proof()
 
 
+def _idle_before(job: Job) -> IdleEnergy | None:
+    """What the machine takes while nothing of the training is there; None where nothing meters it."""
+    setting = job.setting
+    meter = open_meter_of(setting)
+    return (
+        training.measure_idle(idle_meter_of(setting, meter), setting.profile.idle_seconds)
+        if metered(setting, meter)
+        else None
+    )
+
+
 def _training(context: Context) -> Measured:
-    idle = training.measure_idle(context.idle_meter, context.profile.idle_seconds)
+    seconds = context.profile.idle_seconds if metered(context.job.setting, context.meter) else UNMETERED_SECONDS
+    idle = training.measure_idle(context.idle_meter, seconds)
     with context.trainer() as trainer:
-        return training.measure_training(trainer, context.profile, idle, context.meter, context.progress)
+        return training.measure_training(
+            trainer, context.profile, idle, context.meter, context.progress, context.idle_before
+        )
 
 
 def _images_per_second(measured: Training) -> float:
@@ -113,8 +133,8 @@ def _training_seconds(pace: Pace) -> float:
     profile = pace.profile
     window = max(profile.window_min_steps * pace.step, profile.window_seconds)
     steps = pace.warmup_steps + profile.step_samples + 1  # the last is the proof's
-    feeding = max(pace.step, profile.window_seconds / 4)
-    return pace.start(programs=1.0) + steps * pace.step + window + feeding + pace.proof()
+    feeding, idle = max(pace.step, profile.window_seconds / 4), 2 * profile.idle_seconds
+    return pace.start(programs=1.0) + steps * pace.step + window + feeding + idle + pace.proof()
 
 
 def _of_inference(measure: Callable[..., Measured]) -> Callable[[Context], Measured]:
@@ -154,12 +174,20 @@ def _inference_seconds(pace: Pace) -> float:
 
 def _max_batch(context: Context) -> Measured:
     """One try of one batch size; the search over them is the parent's."""
+    profile, whole = context.profile, context.job.whole_window
     with context.trainer() as trainer:
-        return training.measure_batch(trainer, context.profile.max_batch_steps, context.progress)
+        return training.measure_batch(
+            trainer,
+            profile.max_batch_steps,
+            profile.window_seconds if whole else 0.0,
+            context.evaluated_images if whole else None,
+            context.progress,
+        )
 
 
 def _max_batch_seconds(pace: Pace) -> float:
-    return pace.start(programs=10.0) + 10 * (pace.start() + (2 + pace.profile.max_batch_steps) * 8 * pace.step)
+    tries = 10 * (pace.start() + (2 + pace.profile.max_batch_steps) * 8 * pace.step)
+    return pace.start(programs=12.0) + tries + pace.profile.window_seconds
 
 
 def _convergence(context: Context) -> Measured:
@@ -190,7 +218,8 @@ CEILING = Phase(
 )  # fmt: skip
 TRAINING = Phase(
     "training", _training, _training_seconds, verdicts.training,
-    repeats=repeats, ranks="all", with_memory=True, figure=_images_per_second, proof=proof.training,
+    repeats=repeats, ranks="all", with_memory=True, figure=_images_per_second, before=_idle_before,
+    proof=proof.training,
 )  # fmt: skip
 LATENCY = Phase(
     "latency", _of_inference(inference.measure_latency), _latency_seconds, verdicts.latency,

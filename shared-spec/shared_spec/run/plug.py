@@ -41,9 +41,13 @@ def metered(outcome: Facts, log: PlugLog) -> Facts:
     return {**outcome, "measurements": {**measured, **(_full if "evaluations" in measured else _window)(measured, log)}}
 
 
+WINDOWS = ("idle_before", "idle", "energy")
+"""Energies of a phase."""
+
+
 def _window(measured: Facts, log: PlugLog) -> Facts:
     """Energy of a throughput window, and of the idle seconds before it."""
-    return {name: _metered(measured[name], log) for name in ("idle", "energy")}
+    return {name: _metered(measured[name], log) for name in WINDOWS if measured.get(name) is not None}
 
 
 def _metered(energy: Facts, log: PlugLog) -> Facts:
@@ -107,4 +111,4 @@ def put_in(result: Path, power: Path) -> str:
 def _energies(phases: Iterable[Facts]) -> Iterable[Facts]:
     for outcome in phases:
         measured = outcome["measurements"] or {}
-        yield from (measured[name] for name in ("idle", "energy") if name in measured)
+        yield from (measured[name] for name in WINDOWS if measured.get(name) is not None)

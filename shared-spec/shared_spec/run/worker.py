@@ -1,5 +1,6 @@
 """A phase process from start to end: builds the backend, performs one phase, leaves its outcome."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -96,24 +97,27 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     """Run the phase, alone or as one of its ranks; return its part of the outcome."""
     entered, phase, setting = monotonic(), phases.BY_NAME[job.phase], job.setting
     progress(0.0, "starting")
+    idle_before = phase.before(job) if phase.before else None
     before_framework = memory.resident_bytes()
     cached = caches.programs(platform.program_caches(setting.device, setting.engine, os.environ))
+    ready = monotonic()
     backend = make_backend(platform, setting.spec, setting.device, setting.precision, setting.engine)
     built, before_model = monotonic(), memory.resident_bytes()
     if phase.ranks == "all" and backend.group.size != setting.ranks:
         raise UserError(f"{setting.ranks} ranks were asked for, and {backend.group.size} came together.")
-    context = Context(backend, job, progress)
-    measurements = phase.perform(context)
-    if phase.with_memory:
-        before = {"host_before_framework": before_framework, "host_before_model": before_model}
-        measurements = measurements.changed(memory={**backend.memory(), **context.process_memory(), **before})
+    context = Context(backend, job, progress, idle_before=idle_before)
+    with memory.DriverPeak() if setting.device == "cuda" else contextlib.nullcontext() as context.driver_peak:
+        measurements = phase.perform(context)
+        if phase.with_memory:
+            before = {"host_before_framework": before_framework, "host_before_model": before_model}
+            measurements = measurements.changed(memory={**backend.memory(), **context.process_memory(), **before})
     if phase.proof is not None:
         progress(0.95, "looking at what was timed")
         checks = tuple(proof.complete(phase.proof, context, measurements))
         measurements = measurements.changed(checks=checks, unchecked=proof.unchecked(context, phase.name))
     startup = {
         "process_seconds": None if job.started is None else entered - job.started,
-        "backend_seconds": built - entered,
+        "backend_seconds": built - ready,
         "preparation_seconds": context.preparation_seconds,
         "cached_programs": cached,
     }

@@ -148,6 +148,15 @@ def test_energy_runs_with_the_clock(spec: Spec, tmp_path: Path) -> None:
     assert measured.evaluations[1].joules == pytest.approx(10 * measured.evaluations[1].seconds)
 
 
+def test_what_is_metered_beside_adds_up_over_the_whole_training(spec: Spec, tmp_path: Path) -> None:
+    world = World(lambda step: step / 80)
+    world.beside = 0.5
+    measured = train(spec, world, tmp_path / "c.safetensors", every=5.0)
+    (part,) = measured.energy.beside or ()
+    assert measured.energy.joules is not None
+    assert (part.what, part.joules) == ("memory", pytest.approx(0.5 * measured.energy.joules))
+
+
 def test_energy_that_cannot_be_read_is_null_with_its_reason(spec: Spec, tmp_path: Path) -> None:
     world = World()
     world.power = None

@@ -85,6 +85,8 @@ def test_running_again_redoes_only_what_failed_and_replaces_the_result(spec_file
     assert "1 of 2 phases" in done.stdout
     result = only_result(out)
     assert result["phases"][0]["status"] == "ok"
+    training = result["phases"][0]["measurements"]
+    assert (training["idle_before"] is None) == (training["idle"]["source"] == "none")  # nothing is waited for in vain
     assert result["phases"][1] == before["phases"][1]  # measured once, kept
     assert (result["run_id"], result["resumed"]) == (before["run_id"], 1)
     restarts = [warning for warning in result["warnings"] if "restart" in warning]
@@ -93,7 +95,7 @@ def test_running_again_redoes_only_what_failed_and_replaces_the_result(spec_file
 
 def test_json_events_tell_the_whole_run_and_nothing_else(spec_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "r"
-    done = quick(spec_file, out, "--json-events", "--power-watts", 42)
+    done = quick(spec_file, out, "--json-events", "--power-watts", "idle=6.5,load=42")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -107,6 +109,10 @@ def test_json_events_tell_the_whole_run_and_nothing_else(spec_file: Path, tmp_pa
     assert min(e["done"] for e in events if e["event"] == "progress") >= 0
     assert kinds[-1] == "result"
     assert Path(events[-1]["path"]).exists()
+    training = next(o["measurements"] for o in only_result(out)["phases"] if o["phase"] == "training")
+    for idle in (training["idle_before"], training["idle"]):  # before the framework, and with the model built
+        assert idle["joules"] == pytest.approx(6.5 * idle["seconds"], rel=0.5)
+        assert "idle power" in idle["scope"]
 
 
 def test_json_events_tell_errors_too(spec_file: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def span(start: float, end: float) -> list[float]:
 
 def test_the_idle_and_the_working_window_have_their_own_joules() -> None:
     measured = {
+        "idle_before": {**NULL, "seconds": 5.0, "windows": [span(0, 5)]},
         "idle": {**NULL, "seconds": 30.0, "windows": [span(10, 40)]},
         "energy": {**NULL, "windows": [span(100, 200)]},
         "batch_size": 32,
