@@ -24,7 +24,7 @@ def missed(measured: Convergence) -> str:
     return f"a target of {target:.1%} top-1 was not reached in {n:.3g} epoch{'s' * (n != 1)}: the best was {best:.1%}"
 
 
-def _cut_short(measured: Convergence, result: Result) -> str:
+def cut_short(measured: Convergence, result: Result) -> str:
     """Why a training is not the full one of the spec; empty where it is."""
     done, all_epochs = measured.epochs, result.spec.content.training.epochs
     return "" if done == all_epochs else f"the training ended after {done:.3g} of {all_epochs} epochs"
@@ -49,7 +49,7 @@ def _by_the_hour(
         yield absent(to_target, missed(measured), never=True)
     else:
         yield cost(to_target, measured.seconds_to_target)
-    if short := _cut_short(measured, source.result):
+    if short := cut_short(measured, source.result):
         yield absent(full, short)
     else:
         yield cost(full, measured.seconds)
@@ -76,7 +76,7 @@ def _electricity(measured: Convergence, source: Source) -> Iterator[Figure]:
         yield absent("electricity_to_target", missed(measured), never=True)
     else:
         yield bill("electricity_to_target", reached.joules)
-    if short := _cut_short(measured, source.result):
+    if short := cut_short(measured, source.result):
         yield absent("electricity_full", short)
     else:
         yield bill("electricity_full", energy.joules)

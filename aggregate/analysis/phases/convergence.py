@@ -7,6 +7,7 @@ from aggregate.analysis.metrics import FULL_TRAINING, Figure, Metric, absent, al
 from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.phases.training import batch_contradictions
 from aggregate.analysis.plausibility import A_TRAINING_STEP, ROUNDING, Problems
+from shared_spec.results import reference
 from shared_spec.results.format import Done, Result
 from shared_spec.results.measurements import Convergence, Training
 
@@ -38,6 +39,9 @@ METRICS = (
     Metric("top1_best", "convergence", "Top-1, best evaluation", "%", 4,
            "of all test images; chosen after the fact, on the images that it is read from"),
     Metric("top1_final", "convergence", "Top-1, last evaluation", "%", 4, "of all test images"),
+    Metric("top1_reference", "convergence", "  above the reference", "points", 2,
+           "top-1 of the last evaluation less the mean of the reference trainings; one that learned slower or faster than "
+           "these say is flagged (95 % prediction interval)", warns=True),
     Metric("full_throughput", "convergence", "Whole training: throughput", "images/s", 4,
            "training images / seconds from the first image to the last evaluation, everything counted in"),
     Metric("full_throughput_training", "convergence", "  throughput of training alone", "images/s", 4,
@@ -88,6 +92,7 @@ def _derive(measured: Convergence, source: Source) -> Iterator[Figure]:
         yield Figure("checkpoint_writing", writing / 60, n)
     yield Figure("top1_best", 100 * measured.best_top1, n)
     yield Figure("top1_final", 100 * measured.final_top1, n)
+    yield _against_reference(measured, source)
     over = (f"over the {FULL_TRAINING}, everything counted in", *notes)
     yield Figure("headline_throughput", measured.images_per_second, n, notes=over, basis=FULL_TRAINING)
     yield Figure("full_throughput", measured.images_per_second, n, notes=notes)
@@ -99,6 +104,17 @@ def _derive(measured: Convergence, source: Source) -> Iterator[Figure]:
         yield memory.taken("machine_memory", [measured.memory], FULL_TRAINING, source.result)
     yield from _energy(measured)
     yield from costs.derive(measured, source)
+
+
+def _against_reference(measured: Convergence, source: Source) -> Figure:
+    spec, data = source.result.spec.content, source.result.data.source
+    if not reference.applies(spec, data):
+        return absent("top1_reference", "there are no reference trainings of this workload on this data")
+    notes = tuple(reference.flags(measured, spec, data))
+    if short := costs.cut_short(measured, source.result):
+        return absent("top1_reference", "; ".join((short, *notes)))
+    mean = reference.load_reference().final_top1.mean
+    return Figure("top1_reference", 100 * (measured.final_top1 - mean), 1, notes=notes)
 
 
 def _remarks(measured: Convergence) -> tuple[str, ...]:

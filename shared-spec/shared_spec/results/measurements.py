@@ -3,6 +3,7 @@
 All times are in seconds, sizes in bytes and energies in joules, unless a name says otherwise.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal, NamedTuple
 
 import numpy as np
@@ -365,18 +366,27 @@ class Convergence(Proved):
 
     @property
     def crossing(self) -> Crossing | None:
-        """Where a line from the last evaluation below the target to the first above it crosses it.
+        """Where the accuracy crossed the target, by all evaluations; None: not reached."""
+        return self._crossing_among(self.evaluations)
 
-        Where the first of all is above it, there is nothing to interpolate from, and it stands itself. None: not
-        reached.
+    @property
+    def crossing_at_epochs(self) -> Crossing | None:
+        """The same by the evaluations at the ends of epochs alone: of trainings that are evaluated more or less often.
+
+        More evaluations see the target sooner, for the accuracy goes up and down on its way.
         """
-        if (above := self.at_target) is None:
+        return self._crossing_among([row for row in self.evaluations if row.step % self.steps_per_epoch == 0])
+
+    def _crossing_among(self, rows: Sequence[Evaluation]) -> Crossing | None:
+        """Where a line from the last of `rows` below the target to the first above it crosses it.
+
+        Where the first of all is above it, there is nothing to interpolate from, and it stands itself.
+        """
+        i = next((i for i, row in enumerate(rows) if row.top1 >= self.target_top1), None)
+        if i is None:
             return None
-        i = self.evaluations.index(above)
-        if i == 0:
-            return Crossing(above.step, above.seconds)
-        below = self.evaluations[i - 1]
-        part = (self.target_top1 - below.top1) / (above.top1 - below.top1)
+        above, below = rows[i], rows[max(i - 1, 0)]
+        part = (self.target_top1 - below.top1) / (above.top1 - below.top1) if i else 1.0
         steps, seconds = (
             old + part * (new - old) for old, new in ((below.step, above.step), (below.seconds, above.seconds))
         )

@@ -27,8 +27,9 @@ from shared_spec.measure.checkpoint import load_checkpoint
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.timing import silent
 from shared_spec.ranks import ALONE, Group
-from shared_spec.results import format, verdicts
+from shared_spec.results import format, reference, verdicts
 from shared_spec.results.format import Result
+from shared_spec.results.measurements import Convergence
 from shared_spec.run import awake, fitness, phases, result, worker
 from shared_spec.run.folder import RESERVE_BYTES, RunFolder
 from shared_spec.run.job import Job
@@ -252,6 +253,9 @@ class Run:
         self.display.phase_ends(planned.title, seconds, outcome.reason, verdict)
         for text in watch.warnings({planned.title: conditions}):
             self.display.warn(text)
+        if isinstance(measured, Convergence) and self.starter.data is not None:
+            for text in reference.flags(measured, self.request.setting.spec, "cifar-100"):
+                self.display.warn(f"{planned.title}: {text}")
         if planned.phase.flops and measured is not None and self._is_corrected(before):
             self.display.note(f"By this rate the rest takes about {duration(self.plan.remaining)}.")
 
