@@ -154,7 +154,7 @@ FAULTS = {
     "loss in bf16": Fault(loss_in_bf16, "precision, loss", "bf16"),
     "resize in bf16 in the step only": Fault(resize_in_step(in_bf16), "precision, resize", "bf16"),
     "nearest resize in the step only": Fault(resize_in_step(nearest), "precision, resize", "bf16"),
-    "moments in bf16": Fault(moments_in_bf16, "second step, second moments", "fp32"),
+    "moments kept in bf16": Fault(moments_in_bf16, "second step, second moments", "fp32"),
     "weights packed at first inference and never again": Fault(
         weights_of_the_first_trace, "infer, train, infer, batch 4", "bf16"
     ),
