@@ -118,12 +118,8 @@ def packed_for_each_size_once(patch: Patch) -> None:
         return packed.setdefault(size, Inference(self._model, self._dtype, size))
 
     patch.setattr(TorchBackend, "_packed_for", kept)
-    with_copies = inference.pack
-
-    def copied(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int) -> inference.Packed:
-        return with_copies(weight.detach().clone(), None if bias is None else bias.detach().clone(), dtype, rows)
-
-    patch.setattr(inference, "pack", copied)
+    pack = inference.pack
+    patch.setattr(inference, "pack", lambda weight, rows: pack(weight.clone(), rows))
 
 
 def cached_batch_1(patch: Patch) -> None:
@@ -137,11 +133,7 @@ def cached_batch_1(patch: Patch) -> None:
 
 def six_bit_operands(patch: Patch) -> None:
     pack = inference.pack
-
-    def low(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int) -> inference.Packed:
-        return pack(rounded(weight.detach(), 6), bias, dtype, rows)
-
-    patch.setattr(inference, "pack", low)
+    patch.setattr(inference, "pack", lambda weight, rows: pack(rounded(weight.float(), 6).to(weight.dtype), rows))
 
 
 def clipped_each(patch: Patch) -> None:
