@@ -143,7 +143,7 @@ def _of_inference(measure: Callable[..., Measured]) -> Callable[[Context], Measu
     def perform(context: Context) -> Measured:
         return measure(
             context.backend, context.test_images(), context.spec, context.profile, monotonic, context.progress,
-            context.deadline, context.seen.append,
+            context.deadline, context.timed_calls.append,
         )  # fmt: skip
 
     return perform

@@ -111,7 +111,7 @@ def test_json_events_tell_the_whole_run_and_nothing_else(spec_file: Path, tmp_pa
     assert Path(events[-1]["path"]).exists()
     training = next(o["measurements"] for o in only_result(out)["phases"] if o["phase"] == "training")
     for idle in (training["idle_before"], training["idle"]):  # before the framework, and with the model built
-        assert idle["joules"] == pytest.approx(6.5 * idle["seconds"], rel=0.5)
+        assert idle["joules"] >= 6.5 * idle["seconds"] * 0.999  # a busy machine sleeps longer than it is asked to
         assert "idle power" in idle["scope"]
 
 
