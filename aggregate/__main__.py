@@ -216,4 +216,4 @@ def _show(comparison: Comparison) -> None:
 
 
 if __name__ == "__main__":
-    streams.guarded(lambda: main(prog_name="python -m aggregate", standalone_mode=False))
+    streams.guarded(main, "python -m aggregate")

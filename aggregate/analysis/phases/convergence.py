@@ -149,7 +149,7 @@ def _miscounted(measured: Convergence, here: str, result: Result) -> Problems:
         elif abs(sum(right) / max(sum(images), 1) - epoch.top1) > 1e-9:
             yield (
                 f"{here}/epochs/{i}/top1",
-                f"is {epoch.top1:g}, but the classes' counts make {sum(right) / sum(images):g}",
+                f"is {epoch.top1:g}, but the classes' counts make {sum(right) / max(sum(images), 1):g}",
             )
 
 

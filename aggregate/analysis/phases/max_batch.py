@@ -54,6 +54,9 @@ def _contradictions(measured: MaxBatch, here: str, result: Result) -> Problems:
     for i, tried in enumerate(tries):
         if (tried.outcome == FITS) == (tried.measurements is None):
             yield f"{here}/tries/{i}/measurements", f"do not go with the outcome {tried.outcome!r}"
+    for i, tried in enumerate(tries):
+        if tried.measurements:
+            yield from memory.too_many_images(tried.batch_size, tried.measurements.memory, f"{here}/tries/{i}", result)
     timed = sorted((t.batch_size, step, i) for i, t, step in _timed(measured))
     for (smaller, before, _), (batch, step, i) in itertools.pairwise(timed):
         if step * UNIT < before:  # slower by any factor is possible: a machine that swaps
