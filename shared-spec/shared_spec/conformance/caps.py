@@ -13,7 +13,7 @@ import numpy as np
 from shared_spec.conformance import golden
 from shared_spec.conformance.checks import WAIT_BOUND, answer_bounds, key_bias_bound
 from shared_spec.conformance.error_measures import unit_roundoff
-from shared_spec.conformance.questions import KEY_BIASES
+from shared_spec.conformance.probes import KEY_BIASES
 from shared_spec.conformance.timed import first_loss_bound, logits_bound, losses_in_range_bound, product_bound
 from shared_spec.workload.spec import Precision, Spec
 
@@ -21,6 +21,8 @@ LARGEST_PRODUCT = 4096
 """Size of the largest product of the ceiling that is checked."""
 SAYS_NOTHING = 0.1
 """A relative error may be bounded by what the run itself finds; a bound beyond this proves nothing."""
+AFTER_TRAINING = 4.0
+"""Times the sensitivity of the initial weights' logits that those of trained ones may have."""
 BITS_OF_GRADIENTS = 3.0
 """How many bits the products of a training may seem to lack (checks: the precision of products)."""
 
@@ -38,6 +40,11 @@ def _preprocess(spec: Spec, precision: Precision) -> float:
     return (3 / min(data.std) + 12 * largest) * unit_roundoff(precision)
 
 
+def _one_rounding(spec: Spec, precision: Precision) -> float:
+    """Beyond a rounding to bfloat16 nothing is told apart from what is computed in it."""
+    return unit_roundoff("bf16")
+
+
 CAPS: dict[str, Cap] = {
     "parameters": _zero,
     "load and export": _zero,
@@ -48,6 +55,7 @@ CAPS: dict[str, Cap] = {
     "weight decay": lambda spec, precision: 8 * unit_roundoff("fp32"),
     "AdamW": lambda spec, precision: SAYS_NOTHING,
     "precision, training": lambda spec, precision: BITS_OF_GRADIENTS,
+    **{f"precision, {what}": _one_rounding for what in ("resize", "LayerNorm", "softmax", "GELU", "loss")},
     "product": lambda spec, precision: product_bound(precision, LARGEST_PRODUCT),
     "first loss": lambda spec, precision: first_loss_bound(spec),
     "losses in range": lambda spec, precision: losses_in_range_bound(spec),
@@ -57,6 +65,8 @@ FAMILIES: dict[str, Cap] = {
     "synchronize, ": lambda spec, precision: WAIT_BOUND,
     "timed logits, ": logits_bound,
     "parameters changed, ": logits_bound,
+    "infer, train, infer, ": lambda spec, precision: AFTER_TRAINING * logits_bound(spec, precision),
+    "second step, ": lambda spec, precision: SAYS_NOTHING,
     "late step, ": lambda spec, precision: SAYS_NOTHING,
 }
 """By the beginning of a name."""
