@@ -14,6 +14,7 @@ SPEC ?=
 NPROC ?=
 SCALING ?=
 STOP ?=
+SEEDS ?=
 MAX_BATCH ?=
 MEMORY_SHARE ?=
 POWER_WATTS ?=
@@ -66,7 +67,7 @@ DEVICE_cuda := cuda
 OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out "$(RESULTS)" \
   $(if $(DATA),--data "$(DATA)") $(if $(or $(DEVICE),$(DEVICE_$*)),--device $(or $(DEVICE),$(DEVICE_$*))) \
   $(if $(ENGINE),--engine $(ENGINE)) $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
-  $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING)) $(if $(STOP),--stop $(STOP)) \
+  $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING)) $(if $(STOP),--stop $(STOP)) $(if $(SEEDS),--seeds $(SEEDS)) \
   $(if $(MAX_BATCH),--max-batch $(MAX_BATCH)) $(if $(MEMORY_SHARE),--memory-share $(MEMORY_SHARE)) \
   $(if $(POWER_WATTS),--power-watts "$(POWER_WATTS)") $(ARGS)
 
@@ -78,7 +79,7 @@ help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo "  make setup-*      one environment: spec, aggregate, mlx, cuda, ipex (made on first use anyway)"
 	@echo "Variables: PROFILE=quick|full PRECISION=fp32|bf16 DATA=folder|archive|synthetic DEVICE= ENGINE= PHASES=a,b SPEC=file NPROC=2 SCALING=weak"
-	@echo "           STOP=target MAX_BATCH=256 MEMORY_SHARE=0.5 POWER_WATTS=38 ARGS='any other option of run'"
+	@echo "           STOP=target SEEDS=1 MAX_BATCH=256 MEMORY_SHARE=0.5 POWER_WATTS=38 ARGS='any other option of run'"
 	@echo "           RESULTS=folder PYTHON=python3.12 TORCH_INDEX=url (a CPU-only index for torch)"
 
 bench: ## measure this machine in a few minutes, then show the comparison

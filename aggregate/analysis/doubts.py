@@ -8,6 +8,8 @@ import datetime as dt
 import statistics
 from collections.abc import Iterator
 
+import numpy as np
+
 from aggregate.analysis import memory
 from aggregate.analysis.plausibility import step_seconds, world_size
 from aggregate.analysis.standard import is_standard, standard
@@ -33,6 +35,8 @@ HOST_OF_WINDOW = 1.05
 """What the host did within a window, by the window."""
 TOP1 = (0.142, 0.194, 0.252, 0.296, 0.327, 0.37, 0.398, 0.426, 0.445, 0.467, 0.473, 0.488, 0.492, 0.496, 0.495)
 """Accuracy after each epoch of the standard training: means of five trainings with MLX and TensorFlow in bf16."""
+CHANCE = 0.01
+"""Accuracy before the first step."""
 TOP1_APART = 0.08
 """How far from it a training may be; those five were within 0.02."""
 
@@ -40,7 +44,7 @@ TOP1_APART = 0.08
 def doubts(result: Result, now: dt.datetime | None = None) -> list[str]:
     """Sentences on what in a result is hard to believe; `now` is the clock's where it is not given."""
     found = list(_dates(result, now or dt.datetime.now(dt.UTC)))
-    if is_standard(result.spec.fingerprint):
+    if is_standard(result.spec.content):
         found += [
             *_beyond_ceiling(result),
             *_trainings(result),
@@ -64,11 +68,10 @@ def _dates(result: Result, now: dt.datetime) -> Iterator[str]:
 
 
 def _moments(result: Result) -> Iterator[tuple[str, dt.datetime]]:
-    try:
-        yield "it", dt.datetime.fromisoformat(result.created)
-    except ValueError:
-        yield "it", dt.datetime.max.replace(tzinfo=dt.UTC)  # such as 2026-02-31, or a second 60
+    yield "it", _date(result.created)
     for outcome in result.phases:
+        for ran in outcome.ran or ():
+            yield from ((f"its {outcome.phase}", _date(text)) for text in (ran.began, ran.ended))
         measured = outcome.measurements
         if isinstance(measured, Training | Convergence):
             energies: tuple[Energy, ...] = (
@@ -77,6 +80,13 @@ def _moments(result: Result) -> Iterator[tuple[str, dt.datetime]]:
             spans = [span for energy in energies for span in energy.windows or ()]
             for moment in (moment for span in spans for moment in span):
                 yield f"the energy of its {outcome.phase}", _instant(moment)
+
+
+def _date(text: str) -> dt.datetime:
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:  # such as 2026-02-31, or a second 60
+        return dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 def _instant(seconds: float) -> dt.datetime:
@@ -195,8 +205,9 @@ def _learning(result: Result) -> Iterator[str]:
     if result.data.source != "cifar-100":
         return
     for measured in result.measured(Convergence):
-        for row in measured.epochs:
-            usual = TOP1[min(row.epoch, len(TOP1)) - 1]
+        for row in measured.evaluations:
+            epochs = row.step / measured.steps_per_epoch
+            usual = float(np.interp(epochs, range(len(TOP1) + 1), (CHANCE, *TOP1)))
             if abs(row.top1 - usual) > TOP1_APART:
-                yield f"top-1 after {row.epoch} epochs is {row.top1:.1%}, where trainings of this workload have {usual:.1%}"
+                yield f"top-1 after {epochs:.3g} epochs is {row.top1:.1%}, where trainings of this workload have {usual:.1%}"
                 break

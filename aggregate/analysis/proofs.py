@@ -16,7 +16,7 @@ from shared_spec.workload.spec import Precision
 
 def objections(result: Result) -> list[str]:
     """Sentences on what the proofs of a result of the standard workload lack; none for another workload."""
-    if not is_standard(result.spec.fingerprint):
+    if not is_standard(result.spec.content):
         return []
     found = dict.fromkeys(_loose_bounds(result))
     for outcome in result.phases:

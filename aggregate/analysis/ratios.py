@@ -14,17 +14,21 @@ import numpy as np
 
 from aggregate.analysis import batches, welch
 from aggregate.analysis.merging import Run
+from aggregate.analysis.metrics import FULL_TRAINING, WINDOW
 from aggregate.analysis.prior import class_of, prior_of
 
 FASTER_IS = {
     "training_throughput": +1,
     "latency_median": -1,
     "latency_p90": -1,
-    "inference_best": +1,
+    "inference_reference": +1,
     "full_throughput": +1,
-    "time_to_target": -1,
+    "target_crossing": -1,
 }
 """Metrics of speed: +1 where more is faster, -1 where less is."""
+HEADLINE, OF_HEADLINE = "headline_throughput", {True: "full_throughput", False: "training_throughput"}
+EVALUATED = ("full_throughput", "target_crossing")
+"""Metrics that evaluations take part of the time of."""
 DEFINITION = (
     "Ratio of the geometric means of the processes, above 1 where the run is faster than its baseline. The 95 % interval "
     "is Welch's t on logarithms with two variances, between processes and between runs (machines, days), each shrunk "
@@ -65,7 +69,16 @@ class Ratio:
 def ratios(runs: Sequence[Run], baseline: Run) -> dict[tuple[str, str], Ratio]:
     """Ratios of all other runs, which must be of the baseline's section, by letter and metric."""
     others = [run for run in runs if run is not baseline]
-    return corrected({(run.letter, metric): ratio(run, baseline, metric) for run in others for metric in FASTER_IS})
+    table = corrected({(run.letter, metric): ratio(run, baseline, metric) for run in others for metric in FASTER_IS})
+    return table | {(run.letter, HEADLINE): _headline(run, baseline, table) for run in others}
+
+
+def _headline(run: Run, baseline: Run, table: dict[tuple[str, str], Ratio]) -> Ratio:
+    """The ratio of full trainings, or of windows where neither has one: the verdict is that one's, not a second."""
+    full = [any(f.basis == FULL_TRAINING for f in one.repeats(HEADLINE)) for one in (run, baseline)]
+    if full[0] != full[1]:
+        return Ratio(baseline.letter, HEADLINE, reason=f"a {FULL_TRAINING} and a {WINDOW} do not compare")
+    return dataclasses.replace(table[run.letter, OF_HEADLINE[full[0]]], metric=HEADLINE)
 
 
 def corrected(table: dict[tuple[str, str], Ratio]) -> dict[tuple[str, str], Ratio]:
@@ -127,15 +140,27 @@ def verdict(ratio: float, p: float) -> str:
 def _incomparable(run: Run, baseline: Run, metric: str) -> str:
     """Why there can be no ratio; empty where there can."""
     for one, whose in ((run, ""), (baseline, f"{baseline.letter}: ")):
-        figures = one.repeats(metric)
-        lacking = [figure.reason for figure in figures if figure.never]
-        if lacking:
-            return f"{whose}{lacking[0]}"
-        if not processes(one, metric):
-            return f"{whose}{figures[0].reason if figures else 'not measured'}"
-    if metric in ("full_throughput", "time_to_target") and run.content.data != baseline.content.data:
-        return "trained on different data"
+        if reason := _lacking(one, metric):
+            return f"{whose}{reason}"
+    bases = [next((f.basis for f in one.repeats(metric) if f.basis), "") for one in (run, baseline)]
+    if bases[0] != bases[1]:
+        return f"of different things: {bases[0]} and {bases[1]}"
+    if metric in EVALUATED:
+        if run.content.data != baseline.content.data:
+            return "trained on different data"
+        often = [one.result.spec.training.evaluations_per_epoch for one in (run, baseline)]
+        if often[0] != often[1]:
+            return f"evaluated {often[0]} and {often[1]} times an epoch, and evaluations are in it"
     return ""
+
+
+def _lacking(run: Run, metric: str) -> str:
+    """Why a run has nothing to compare; empty where it has."""
+    figures = run.repeats(metric)
+    reasons = [figure.reason for figure in figures if figure.never]
+    if not reasons and not processes(run, metric):
+        reasons = [figures[0].reason if figures else "not measured"]
+    return next(iter([*reasons, *(figure.uncompared for figure in figures if figure.uncompared)]), "")
 
 
 def processes(run: Run, metric: str, limit: int | None = None) -> list[np.ndarray]:

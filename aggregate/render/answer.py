@@ -53,7 +53,7 @@ def headline(comparison: Comparison) -> list[tuple[Section, list[str]]]:
         standings = sum(len(ranking.standings) for answer in answers.values() for ranking in answer.rankings)
         platforms = len({run.content.platform for run in section.runs})
         return (
-            is_standard(section.fingerprint),
+            is_standard(section.runs[0].result.spec),
             platforms,
             sum(bool(answer.rankings) for answer in answers.values()),
             standings,

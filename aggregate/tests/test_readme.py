@@ -30,7 +30,7 @@ def test_a_second_time_changes_nothing_and_a_change_is_found(
 ) -> None:
     for name in ("README.md", "results"):
         copied = shutil.copytree if (readme.ROOT / name).is_dir() else shutil.copy
-        copied(readme.ROOT / name, tmp_path / name)  # type: ignore[operator]
+        copied(readme.ROOT / name, tmp_path / name)
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     monkeypatch.setattr(readme.pages, "__defaults__", (tmp_path,))
     monkeypatch.setattr(readme.outdated, "__defaults__", (tmp_path,))

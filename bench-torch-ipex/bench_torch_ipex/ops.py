@@ -42,6 +42,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result
 
 
+def pack(weight: Tensor, rows: int) -> Tensor:
+    """The weight [M, K] of a product of so many rows, in the layout that oneDNN prefers for it."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+    return packed
+
+
 class _Product(torch.autograd.Function):
     """`product` with gradients."""
 

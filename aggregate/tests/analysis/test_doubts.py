@@ -79,7 +79,7 @@ def full_training_times_8(r: dict[str, Any]) -> None:
     for name in ("seconds", "evaluation_seconds", "checkpoint_seconds", "first_step_seconds", "seconds_to_target"):
         if phase[name] is not None:
             phase[name] /= 8
-    for row in phase["epochs"]:
+    for row in phase["evaluations"]:
         for name in ("seconds", "evaluation_seconds", "checkpoint_seconds"):
             row[name] /= 8
 
@@ -109,9 +109,10 @@ def no_instant(r: dict[str, Any]) -> None:
 
 def right_from_the_first_epoch(r: dict[str, Any]) -> None:
     phase = measured(r, "convergence")
-    for row in phase["epochs"]:
+    for row in phase["evaluations"]:
         row["top1"] = 1.0
-    phase["epochs_to_target"], phase["seconds_to_target"] = 1, phase["epochs"][0]["seconds"]
+    first = phase["evaluations"][0]
+    phase["epochs_to_target"], phase["seconds_to_target"] = first["step"] / phase["steps_per_epoch"], first["seconds"]
 
 
 def host_longer_than_the_window(r: dict[str, Any]) -> None:
@@ -187,12 +188,12 @@ def changed_checkout(r: dict[str, Any]) -> None:
 
 def more_right_than_there_are(r: dict[str, Any]) -> None:
     counted(r)
-    measured(r, "convergence")["epochs"][3]["class_right"][7] = 101
+    measured(r, "convergence")["evaluations"][3]["class_right"][7] = 101
 
 
 def accuracy_that_its_counts_do_not_make(r: dict[str, Any]) -> None:
     counted(r)
-    measured(r, "convergence")["epochs"][3]["top1"] = 0.3333
+    measured(r, "convergence")["evaluations"][3]["top1"] = 0.3333
 
 
 def fewer_images_than_the_spec(r: dict[str, Any]) -> None:
@@ -204,7 +205,7 @@ def no_images_at_all(r: dict[str, Any]) -> None:
     counted(r)
     phase = measured(r, "convergence")
     phase["class_images"] = [0] * 100
-    for row in phase["epochs"]:
+    for row in phase["evaluations"]:
         row["class_right"] = [0] * 100
 
 
@@ -212,7 +213,7 @@ def counted(r: dict[str, Any]) -> None:
     """Evaluations counted by class, as they are since format 1.2."""
     phase = measured(r, "convergence")
     phase["class_images"] = [100] * 100
-    for row in phase["epochs"]:
+    for row in phase["evaluations"]:
         each, more = divmod(round(row["top1"] * 10_000), 100)
         row["class_right"] = [each + (i < more) for i in range(100)]
 
@@ -237,7 +238,7 @@ MARKED: dict[Change, str] = {
     on_no_day: "in the future",
     energy_in_the_future: "the energy of its training is dated 2096",
     no_instant: "in the future",
-    right_from_the_first_epoch: "top-1 after 1 epochs is 100.0%",
+    right_from_the_first_epoch: "is 100.0%, where trainings of this workload have",
     host_longer_than_the_window: "the host spent",
     latency_beyond_the_ceiling: "times the operations a second of the measured matrix products",
 }
@@ -360,5 +361,5 @@ def test_no_committed_result_is_doubted() -> None:
 def test_clocks_may_differ_by_a_day() -> None:
     result = format.parse(HONEST)
     made = dt.datetime.fromisoformat(result.created)
-    assert doubts(result, made - doubts_module.CLOCKS_DIFFER) == []
-    assert doubts(result, made - dt.timedelta(days=1, seconds=1)) == ["it is dated 2026-11-01, in the future"]
+    assert not [each for each in doubts(result, made - doubts_module.CLOCKS_DIFFER) if each.startswith("it is dated")]
+    assert "it is dated 2026-11-01, in the future" in doubts(result, made - dt.timedelta(days=1, seconds=1))

@@ -202,12 +202,12 @@ def evaluation_check(spec: Spec, measured: Convergence) -> Check:
     """Every evaluation saw all test images, and its accuracy is what the counts of the classes say."""
     images = measured.class_images or ()
     wrong = [
-        epoch.epoch
-        for epoch in measured.epochs
-        if epoch.class_right is None
+        row.step
+        for row in measured.evaluations
+        if row.class_right is None
         or sum(images) != spec.data.test_images
-        or any(right > count for right, count in zip(epoch.class_right, images, strict=True))
-        or abs(sum(epoch.class_right) / sum(images) - epoch.top1) > 1e-9
+        or any(right > count for right, count in zip(row.class_right, images, strict=True))
+        or abs(sum(row.class_right) / sum(images) - row.top1) > 1e-9
     ]
-    detail = f"of {len(measured.epochs)} evaluations those whose accuracy is not that of their counts by class"
+    detail = f"of {len(measured.evaluations)} evaluations those whose accuracy is not that of their counts by class"
     return check("evaluation", len(wrong), 0, detail)

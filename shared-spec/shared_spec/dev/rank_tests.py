@@ -111,7 +111,7 @@ class RankTests(ABC):
         measured = outcome["measurements"]
         assert measured["parallel"] == {"world_sizes": [2, 1]}
         assert measured["resumed"] == 1
-        assert len(measured["epochs"]) == self.epochs_to_interrupt
+        assert len(measured["evaluations"]) == self.epochs_to_interrupt
 
     # Two hosts, which are network namespaces of this one.
 
@@ -152,7 +152,7 @@ class RankTests(ABC):
         self.kill_rank_on_its_host(processes[1])
         outputs = [process.communicate(timeout=240)[0] for process in processes]
         self.check_lost_rank([process.returncode for process in processes], outputs)
-        (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.failed.json")
+        (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/06-convergence-0.failed.json")
         assert files.read(kept)["status"] == "failed"
         assert list(tmp_path.glob("host-0/.runs/*/convergence-0.safetensors")), "from which the training goes on"
 

@@ -51,9 +51,10 @@ def listed(text: str | None) -> set[int]:
 def cpu_count(*, logical: bool = True) -> int | None:
     """Processors, or physical cores; None where the system does not tell, whatever it raises or however long it takes."""
     try:
-        return Asker().ask(lambda: psutil.cpu_count(logical=logical))
+        count: int | None = Asker().ask(lambda: psutil.cpu_count(logical=logical))
     except Unread:
         return os.cpu_count() if logical else None
+    return count
 
 
 def allowed_cpus() -> set[int] | None:
