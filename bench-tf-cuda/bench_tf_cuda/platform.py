@@ -100,5 +100,5 @@ PLATFORM = Platform(
     headline_memory=("tf_peak", "host_peak"),
     program_caches=program_caches,
     cuda=("12.9", "XLA compiles on one thread, so that first steps take minutes"),
-    compile_seconds={"cuda": 75.0, "cpu": 12.0},
+    compile_seconds={"cuda": 30.0, "cpu": 12.0},
 )

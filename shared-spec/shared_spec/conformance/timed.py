@@ -17,7 +17,7 @@ from shared_spec.conformance.optimizer import step_checks
 from shared_spec.conformance.precision import inference_bits
 from shared_spec.conformance.probes import BATCH, large_weights
 from shared_spec.data.batches import HostBatch
-from shared_spec.measure.seen import Seen
+from shared_spec.measure.timed_calls import TimedCalls
 from shared_spec.measure.timing import Progress, silent
 from shared_spec.results.measurements import Convergence
 from shared_spec.results.quantities import Check
@@ -99,8 +99,8 @@ def logits_bound(spec: Spec, precision: str) -> float:
     return 2 * headroom(spec, precision) * max(golden.logits_sensitivity(spec, precision), unit_roundoff(precision))
 
 
-def seen_checks(
-    backend: Backend, spec: Spec, precision: str, seen: Iterable[Seen], progress: Progress = silent
+def timed_calls_checks(
+    backend: Backend, spec: Spec, precision: str, seen: Iterable[TimedCalls], progress: Progress = silent
 ) -> Iterator[Check]:
     """What timed calls answered, against the batch-4 path; the backend must still have the parameters of then."""
     proven, bound = Proven(backend), logits_bound(spec, precision)
@@ -112,8 +112,8 @@ def seen_checks(
         yield check(f"timed logits, {what}", float(np.max(np.concatenate(errors))), bound, detail)
 
 
-def _by_name(seen: Iterable[Seen]) -> dict[str, list[Seen]]:
-    groups: dict[str, list[Seen]] = {}
+def _by_name(seen: Iterable[TimedCalls]) -> dict[str, list[TimedCalls]]:
+    groups: dict[str, list[TimedCalls]] = {}
     for one in seen:
         groups.setdefault(one.what, []).append(one)
     return groups
@@ -128,7 +128,7 @@ def _row_errors(logits: np.ndarray, exact: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
-def program_checks(backend: Backend, spec: Spec, precision: str, seen: Iterable[Seen]) -> Iterator[Check]:
+def program_checks(backend: Backend, spec: Spec, precision: str, seen: Iterable[TimedCalls]) -> Iterator[Check]:
     """The timed programs again, with other parameters: nothing packed, memoised or rounded further is left over.
 
     Of each size: the bits that its products keep, and the logits of large weights against the batch-4 path. The

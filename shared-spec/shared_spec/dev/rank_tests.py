@@ -111,7 +111,7 @@ class RankTests(ABC):
         measured = outcome["measurements"]
         assert measured["parallel"] == {"world_sizes": [2, 1]}
         assert measured["resumed"] == 1
-        assert len(measured["evaluations"]) == self.epochs_to_interrupt
+        assert len(measured["evaluations"]) == 2 * self.epochs_to_interrupt
 
     # Two hosts, which are network namespaces of this one.
 

@@ -18,7 +18,7 @@ from shared_spec.machine.energy.meter import Dated, Meter, Unmetered
 from shared_spec.machine.energy.open import open_idle_meter, open_meter
 from shared_spec.machine.memory import DriverPeak
 from shared_spec.measure.clock import monotonic, utc_seconds
-from shared_spec.measure.seen import Seen
+from shared_spec.measure.timed_calls import TimedCalls
 from shared_spec.measure.timing import Progress
 from shared_spec.measure.training import Trainer
 from shared_spec.results.format import Ran
@@ -59,7 +59,7 @@ class Context:
     Attributes:
         preparation_seconds: data read and initial weights loaded; None where a phase's own clock has that in it.
         loader_bytes: what the data and the batches made ahead of need take of the host's memory; 0 without data.
-        seen: what timed calls answered, for the proof.
+        timed_calls: what timed calls answered, for the proof.
         trained: the trainer, when it has trained.
         which: the data that was read.
         idle_before: energy of some seconds before the framework was imported; None where nothing meters it.
@@ -73,7 +73,7 @@ class Context:
     progress: Progress
     preparation_seconds: float | None = None
     loader_bytes: int = 0
-    seen: list[Seen] = field(default_factory=list)
+    timed_calls: list[TimedCalls] = field(default_factory=list)
     trained: Trainer | None = None
     which: Identity | None = None
     idle_before: IdleEnergy | None = None

@@ -102,7 +102,7 @@ def _matmul_peak(measured: Ceiling) -> float:
 
 
 def _ceiling_seconds(pace: Pace) -> float:
-    return pace.start() + 1.5 * pace.profile.ceiling_seconds
+    return pace.start() + 1.5 * pace.profile.ceiling_seconds + pace.proof()
 
 
 def _idle_before(job: Job) -> IdleEnergy | None:
@@ -132,8 +132,9 @@ def _images_per_second(measured: Training) -> float:
 def _training_seconds(pace: Pace) -> float:
     profile = pace.profile
     window = max(profile.window_min_steps * pace.step, profile.window_seconds)
-    idle = 2 * profile.idle_seconds
-    return pace.start(programs=1.0) + (pace.warmup_steps + profile.step_samples) * pace.step + window + idle
+    steps = pace.warmup_steps + profile.step_samples + 1  # the last is the proof's
+    feeding, idle = max(pace.step, profile.window_seconds / 4), 2 * profile.idle_seconds
+    return pace.start(programs=1.0) + steps * pace.step + window + feeding + idle + pace.proof()
 
 
 def _of_inference(measure: Callable[..., Measured]) -> Callable[[Context], Measured]:
@@ -142,7 +143,7 @@ def _of_inference(measure: Callable[..., Measured]) -> Callable[[Context], Measu
     def perform(context: Context) -> Measured:
         return measure(
             context.backend, context.test_images(), context.spec, context.profile, monotonic, context.progress,
-            context.deadline, context.seen.append,
+            context.deadline, context.timed_calls.append,
         )  # fmt: skip
 
     return perform
@@ -152,15 +153,23 @@ def _latency_median(measured: Latency) -> float:
     return measured.latency_median
 
 
+LATENCY_LOOKED_AT = 30
+"""Inferences of the proof of latency: a handful of each kind, and the program anew with other parameters."""
+INFERENCE_LOOKED_AT = 6
+"""The same of each image of the batch sizes that were timed: two batches against batches of 4, then other parameters."""
+
+
 def _latency_seconds(pace: Pace) -> float:
     profile = pace.profile
-    return pace.start(programs=0.25) + 2.5 * max(profile.latency_samples * pace.image, profile.latency_seconds)
+    samples = 2.5 * max(profile.latency_samples * pace.image, profile.latency_seconds)
+    return pace.start(programs=0.25) + samples + pace.proof(images=LATENCY_LOOKED_AT, programs=0.25)
 
 
 def _inference_seconds(pace: Pace) -> float:
     sizes = [1 << i for i in range(pace.profile.inference_max_batch.bit_length())]
     windows = (max(3 * pace.profile.inference_seconds, pace.warmup_steps * size * pace.image) for size in sizes)
-    return pace.start(programs=0.25 * len(sizes)) + sum(windows)
+    proof = pace.proof(images=INFERENCE_LOOKED_AT * sum(sizes), programs=0.25)
+    return pace.start(programs=0.25 * len(sizes)) + sum(windows) + proof
 
 
 def _max_batch(context: Context) -> Measured:
@@ -195,8 +204,9 @@ def _convergence(context: Context) -> Measured:
 
 def _convergence_seconds(pace: Pace) -> float:
     spec = pace.spec
-    epoch = spec.steps_per_epoch(spec.training.batch_size) * pace.step + spec.data.test_images * pace.image
-    return pace.start(programs=1.25) + spec.training.epochs * epoch
+    evaluations = spec.training.evaluations_per_epoch * spec.data.test_images * pace.image
+    epoch = spec.steps_per_epoch(spec.training.batch_size) * pace.step + evaluations
+    return pace.start(programs=1.25) + spec.training.epochs * epoch + pace.proof()
 
 
 CONFORMANCE = Phase(

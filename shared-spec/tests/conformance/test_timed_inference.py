@@ -10,7 +10,7 @@ from shared_spec.data import synthetic
 from shared_spec.data.batches import HostBatch
 from shared_spec.measure import inference
 from shared_spec.measure.clock import monotonic
-from shared_spec.measure.seen import Handful, Seen
+from shared_spec.measure.timed_calls import Reservoir, TimedCalls
 from shared_spec.results.quantities import Check
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
@@ -115,19 +115,19 @@ class Averaged(Timed):
 
 def inferred(spec: Spec, kind: type[Timed], precision: str = "fp32") -> list[Check]:
     backend, seen = _measured(spec, kind, precision)
-    checks = [*timed.seen_checks(backend, spec, precision, seen)]
+    checks = [*timed.timed_calls_checks(backend, spec, precision, seen)]
     sizes = [one for one in seen if one.what.startswith("batch")]
     checks += timed.program_checks(backend, spec, precision, sizes)
     return checks
 
 
-def _measured(spec: Spec, kind: type[Timed], precision: str) -> tuple[Timed, list[Seen]]:
+def _measured(spec: Spec, kind: type[Timed], precision: str) -> tuple[Timed, list[TimedCalls]]:
     backend = kind(spec, "cpu", precision, "numpy")
     backend.load_params(params.initial(spec))
     profile = spec.profiles.quick.changed(inference_max_batch=8, latency_samples=20)
-    images, seen = synthetic.dataset(spec).test_images, list[Seen]()
-    inference.measure_latency(backend, images, spec, profile, monotonic, witness=seen.append)
-    inference.measure_inference(backend, images, spec, profile, monotonic, witness=seen.append)
+    images, seen = synthetic.dataset(spec).test_images, list[TimedCalls]()
+    inference.measure_latency(backend, images, spec, profile, monotonic, observer=seen.append)
+    inference.measure_inference(backend, images, spec, profile, monotonic, observer=seen.append)
     return backend, seen
 
 
@@ -185,7 +185,7 @@ def test_latency_never_asks_the_same_twice(spec: Spec) -> None:
 
 
 def test_a_handful_is_drawn_from_all_calls() -> None:
-    handfuls = [Handful(4) for _ in range(300)]
+    handfuls = [Reservoir(4) for _ in range(300)]
     for handful in handfuls:
         for call in range(20):
             handful.offer(call)

@@ -299,9 +299,9 @@ def test_inference_goes_round_several_batches_and_some_answers_are_looked_at(spe
     asked: list[int] = []
     infer = backend.infer
     backend.infer = lambda batch: asked.append(int(np.asarray(batch).flat[0])) or infer(batch)  # type: ignore[method-assign,func-returns-value]
-    seen: list[inference.Seen] = []
+    seen: list[inference.TimedCalls] = []
     profile = spec.profiles.quick.changed(inference_max_batch=1)
-    inference.measure_inference(backend, images, spec, profile, device.clock, witness=seen.append)
+    inference.measure_inference(backend, images, spec, profile, device.clock, observer=seen.append)
     assert set(asked) == set(range(inference.RESIDENT))
     assert all(a != b for a, b in pairwise(asked))
     assert len(seen) == inference.LOOKED_AT

@@ -50,6 +50,9 @@ def test_each_repeat_has_a_process_and_seed_of_its_own_and_more_are_added_while_
         ("training", 1, 1), ("latency", 1, 1), ("inference", 1, 1), ("training", 2, 2), ("latency", 2, 2),
     ]  # fmt: skip
     assert "One more repeat of training and latency" in done.stdout
+    wide = only_result(tmp_path / "r")["wide_intervals"]
+    assert wide.keys() == {"training", "latency"}
+    assert all(f"{name}: the repeats ended with a 95 % interval of their mean" in done.stdout for name in wide)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_json_events_tell_the_whole_run_and_nothing_else(spec_file: Path, tmp_pa
     assert Path(events[-1]["path"]).exists()
     training = next(o["measurements"] for o in only_result(out)["phases"] if o["phase"] == "training")
     for idle in (training["idle_before"], training["idle"]):  # before the framework, and with the model built
-        assert idle["joules"] == pytest.approx(6.5 * idle["seconds"], rel=0.5)
+        assert idle["joules"] >= 6.5 * idle["seconds"] * 0.999  # a busy machine sleeps longer than it is asked to
         assert "idle power" in idle["scope"]
 
 
@@ -157,7 +160,7 @@ def test_what_is_left_is_said_anew_where_the_ceiling_corrects_it(
     monkeypatch.setattr(plan, "guessed_flops", lambda device, precision: 1e3)
     said = quick(spec_file, tmp_path / "r", phases="ceiling,training").stdout
     assert (
-        said.index("ceiling: ok") < said.index("By this rate the rest takes about 10 s.") < said.index("training 1: ok")
+        said.index("ceiling: ok") < said.index("By this rate the rest takes about 13 s.") < said.index("training 1: ok")
     )
     monkeypatch.undo()
     assert "By this rate" not in quick(spec_file, tmp_path / "r2", phases="ceiling,training").stdout
