@@ -387,7 +387,10 @@ def make_result(
         "device": kind,
         "precision": precision,
         "parallel": None,
-        "profile": {"name": "full" if repeats > 1 else "quick", "content": content["profiles"]["quick"] | SHORTER},
+        "profile": {
+            "name": "full" if repeats > 1 else "quick",
+            "content": content["profiles"]["quick"] | SHORTER | {"inference_max_batch": largest_batch},
+        },
         "spec": {
             "name": spec.name,
             "fingerprint": spec.fingerprint,
