@@ -288,6 +288,19 @@ def test_a_first_evaluation_above_the_target_is_not_interpolated() -> None:
     assert derived["target_crossing"].value == derived["time_to_target"].value == pytest.approx(100 / 60)
 
 
+def test_a_training_outside_the_reference_is_flagged() -> None:
+    def against_reference(*top1: float) -> Figure:
+        return full_training(evaluations=epochs(*top1), epochs_to_target=None, seconds_to_target=None)["top1_reference"]
+
+    right = against_reference(*[0.3] * 8, 0.446, 0.46, *[0.48] * 4, 0.495)
+    assert right.value == pytest.approx(0.0, abs=0.1)
+    assert not right.notes
+    slow = against_reference(*[0.3] * 13, 0.46, 0.47)
+    assert slow.value == pytest.approx(-2.5, abs=0.1)
+    assert [note.split(" than")[0] for note in slow.notes] == ["it ended worse", "it learned slower"]
+    assert "ended after 2 of 15 epochs" in against_reference(0.2, 0.3).reason
+
+
 @pytest.mark.parametrize(("cached", "words"), [(0, "cold start"), (7, "warm start: 7 files"), (None, None)])
 def test_cold_and_warm_starts_are_told_apart(cached: int | None, words: str | None) -> None:
     content = make_result(phases=("convergence",))
