@@ -105,6 +105,9 @@ doctor: setup-$(PLATFORM) ## what is amiss on this machine, what will be null, a
 report: setup-aggregate ## compare all results: a table here, report/ with tables and plots
 	@aggregate/.venv/bin/python -m aggregate "$(RESULTS)"
 
+readme: setup-aggregate ## what README.md and docs/ say of the committed results, made anew
+	@aggregate/.venv/bin/python -m aggregate.readme
+
 screenshot: setup-aggregate ## docs/report.png, the picture in README.md, of the report on results/ (needs chromium)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	aggregate/.venv/bin/python -m aggregate results/*.json --out "$$folder" --format json >/dev/null && \

@@ -1,8 +1,11 @@
 """`python -m aggregate results/*.json`: compare results, on the terminal and in report/."""
 
+import logging
 import sys
 
 DEPENDENCIES = ("click", "jinja2", "matplotlib", "numpy", "pandas", "pydantic", "rich", "scipy", "shared_spec")
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it keeps its cache elsewhere concerns nobody
 
 try:
     from pathlib import Path
@@ -216,4 +219,4 @@ def _show(comparison: Comparison) -> None:
 
 
 if __name__ == "__main__":
-    streams.guarded(lambda: main(prog_name="python -m aggregate", standalone_mode=False))
+    streams.guarded(main, "python -m aggregate")

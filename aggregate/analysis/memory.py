@@ -8,7 +8,7 @@ from aggregate.analysis.plausibility import Problems
 from shared_spec.results.format import Result
 from shared_spec.results.quantities import PEAKS, Memory
 from shared_spec.workload import params
-from shared_spec.workload.spec import Spec
+from shared_spec.workload.spec import Precision, Spec
 
 MAX_DEVICE_BYTES = 2**40
 """Beyond the memory of any one device."""
@@ -111,6 +111,28 @@ def contradictions(memory: Memory, here: str, result: Result) -> Problems:
         if not weights <= measured <= max(most, weights):
             between = f"not between the weights' {weights:,} bytes and what a machine has"
             yield f"{here}/{name}", f"is {measured:,}: {between}"
+
+
+def too_many_images(batch_size: int, memory: Memory, here: str, result: Result) -> Problems:
+    """A batch whose images alone, a byte for each value, would not have fitted into the memory that it took."""
+    peak, side = result.peak_memory(memory), result.spec.content.data.image_size
+    if peak and 3 * side**2 * batch_size > peak[1]:
+        yield (
+            f"{here}/batch_size",
+            f"is {batch_size:,}: so many images alone exceed the {peak[1]:,} bytes of its {peak[0]}",
+        )
+
+
+@cache
+def least_of_training(spec: Spec, precision: Precision, batch_size: int) -> int:
+    """Bytes that a training cannot do without: what its backward pass starts from.
+
+    Weights, gradients and two moments in float32; and of each block the inputs of its four linear layers, which the
+    gradients of their weights are made of, in the precision of its products.
+    """
+    m = spec.model
+    inputs = batch_size * m.tokens * (3 * m.dim + m.mlp_dim) * m.depth
+    return 4 * _bytes_of_weights(spec) + (2 if precision == "bf16" else 4) * inputs
 
 
 @cache

@@ -309,6 +309,7 @@ def _notes(result: Result) -> list[str]:
     effective = effective_precision(result)
     if effective not in ("", result.content.precision):
         notes.append(f"effective precision: {effective}")
+    notes += [f"hard to believe: {doubt}" for doubt in result.doubts]
     return list(dict.fromkeys([*notes, *_throttling(result.content)]))
 
 

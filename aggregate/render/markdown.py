@@ -13,8 +13,8 @@ from aggregate.render.figures.kind import Plot
 from aggregate.render.tables import Cell, Table, footnotes
 
 
-def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]]) -> str:
-    """The whole report; `plots` has those of each section."""
+def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]], *, definitions: bool = True) -> str:
+    """The whole report; `plots` has those of each section, `definitions` says whether what figures mean is in it."""
     parts = [f"# {escaped(title)}", _runs(comparison.runs)]
     for section, of_section in zip(comparison.sections, plots, strict=True):
         parts += [f"## {escaped(section.title)}"]
@@ -24,7 +24,7 @@ def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]]) ->
             parts += [f"### {escaped(table.title)}", of_table(table)]
         parts += [_plot(plot) for plot in of_section]
         parts += _loss_traces(comparison.divergences[section.title])
-    parts += [_definitions()]
+    parts += [_definitions()] * definitions
     if comparison.problems:
         lines = [f"- {escaped(answer.without_folder(problem))}" for problem in comparison.problems]
         parts += ["## Files that are not compared", "\n".join(lines)]

@@ -18,12 +18,28 @@ from aggregate.analysis.result import Result
 from aggregate.analysis.summary import summary
 from aggregate.render import tables
 from aggregate.render.tables import Table
+from shared_spec.conformance.losses import golden_losses
 from shared_spec.results import format
+from shared_spec.results.format import UsedData
 from shared_spec.results.prices import load_prices
 from shared_spec.results.upgrade import HEADLINE_MEMORY, kind_of_failure
 from shared_spec.workload.spec import Spec, load_spec, parse_spec
 
 SPEC = load_spec()
+DATA: dict[str, dict[str, Any]] = {
+    "cifar-100": {
+        "source": "cifar-100",
+        "checksums": {
+            "train": "16019d7e3df5f24257cddd939b257f8d",
+            "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+            "meta": "7973b15100ade9c7d40fb424638fde48",
+        },
+    },
+    "synthetic": {
+        "source": "synthetic",
+        "checksums": {"synthetic_sha256": "c93ee83d5f99f2ca699490691d739759ad2a0b357e5e3b5b7298e9a2c1d7d0f5"},
+    },
+}
 SPEEDS = {"mlx": 180.0, "tf-cuda": 3430.0, "torch-ipex": 11.0}
 """Training images/s."""
 DEVICES = {
@@ -65,7 +81,7 @@ def _conformance(passed: bool) -> dict[str, Any]:
     checks = [
         {"name": name, "passed": True, "figure": bound / 7, "bound": bound, "detail": "largest absolute difference"}
         for name, bound in (
-            ("parameters", 1.0),
+            ("parameters", 0.0),
             ("preprocess", 2e-6),
             ("logits", 3e-5),
             ("gradients", 4e-4),
@@ -104,11 +120,19 @@ def _energy(watts: float, seconds: float) -> dict[str, Any]:
     }
 
 
-def _training(rng: np.random.Generator, spec: Spec, platform: str, speed: float, seed: int) -> dict[str, Any]:
+def _losses(spec: Spec, data: str, batch: int, seed: int) -> Any:
+    """What the data of this seed do, on every platform: the reference's losses where they are kept."""
+    if known := golden_losses(spec, UsedData.model_validate(DATA[data]), batch, seed):
+        return known["loss/value"]
+    return 4.65 - 0.8 * (1 - np.exp(-np.arange(100) / 60)) + np.random.default_rng(seed).normal(0, 0.02, 100)
+
+
+def _training(
+    rng: np.random.Generator, spec: Spec, platform: str, speed: float, data: str, seed: int
+) -> dict[str, Any]:
     batch = spec.training.batch_size
     step = batch / speed
-    noise = np.random.default_rng(seed).normal(0, 0.02, 100)  # what the data of this seed do, on every platform
-    losses = 4.65 - 0.8 * (1 - np.exp(-np.arange(100) / 60)) + noise
+    losses = _losses(spec, data, batch, seed)
     window = _blocks(rng, step, 20, max(2, int(0.5 / step)))
     return {
         "parallel": None,
@@ -196,7 +220,7 @@ def _max_batch(rng: np.random.Generator, platform: str, speed: float) -> dict[st
 
 
 def _convergence(
-    rng: np.random.Generator, spec: Spec, platform: str, speed: float, *, ceiling: float
+    rng: np.random.Generator, spec: Spec, platform: str, speed: float, data: str, seed: int, *, ceiling: float
 ) -> dict[str, Any]:
     """A training whose top-1 rises towards `ceiling`."""
     images = spec.data.train_images // spec.training.batch_size * spec.training.batch_size
@@ -237,7 +261,7 @@ def _convergence(
         "first_inference_seconds": 0.5,
         "host_wait_seconds": 3.0,
         "evaluations": rows,
-        "loss_trace": [4.6] * 100,
+        "loss_trace": [float(loss) for loss in _losses(spec, data, spec.training.batch_size, seed)],
         "class_images": None,
         "energy": _energy(150.0, last["seconds"]),
         "resumed": 0,
@@ -315,11 +339,11 @@ def make_result(
     measure = {
         "conformance": lambda seed: _conformance(conformance is not False),
         "ceiling": lambda seed: _ceiling(rng, spec, speed),
-        "training": lambda seed: _training(rng, spec, platform, speed, seed),
+        "training": lambda seed: _training(rng, spec, platform, speed, data, seed),
         "latency": lambda seed: _latency(rng, platform, speed),
         "inference": lambda seed: _inference(rng, platform, speed, largest_batch),
         "max_batch": lambda seed: _max_batch(rng, platform, speed),
-        "convergence": lambda seed: _convergence(rng, spec, platform, speed, ceiling=top1),
+        "convergence": lambda seed: _convergence(rng, spec, platform, speed, data, seed, ceiling=top1),
     }
     counts = {"training": repeats, "latency": repeats, "inference": repeats, "convergence": seeds}
     outcomes = []
@@ -337,7 +361,7 @@ def make_result(
                     "status": "failed" if reason else "ok",
                     "failure": kind_of_failure(reason) if reason else None,
                     "reason": reason,
-                    "ran": [{"began": "2026-01-01T12:00:00Z", "ended": "2026-01-01T13:00:00Z", "machine": "ab" * 8}],
+                    "ran": [{"began": "2026-11-01T12:00:00Z", "ended": "2026-11-01T13:00:00Z", "machine": "ab" * 8}],
                     "seconds": 1e6 if phase == "convergence" else 3600.0,
                     "startup": None
                     if reason
@@ -357,23 +381,23 @@ def make_result(
     result: dict[str, Any] = {
         "schema_version": format.SCHEMA_VERSION,
         "run_id": digest[:16],
-        "created": f"2026-01-{number % 28 + 1:02d}T12:00:00Z",
+        "created": f"2026-11-{number % 26 + 1:02d}T12:00:00Z",
         "platform": platform,
         "engine": engine,
         "device": kind,
         "precision": precision,
         "parallel": None,
-        "profile": {"name": "full" if repeats > 1 else "quick", "content": content["profiles"]["quick"] | SHORTER},
+        "profile": {
+            "name": "full" if repeats > 1 else "quick",
+            "content": content["profiles"]["quick"] | SHORTER | {"inference_max_batch": largest_batch},
+        },
         "spec": {
             "name": spec.name,
             "fingerprint": spec.fingerprint,
             "standard": spec.is_standard,
             "content": content,
         },
-        "data": {
-            "source": data,
-            "checksums": {"train": "16019d7e3df5f24257cddd939b257f8d"} if data == "cifar-100" else {},
-        },
+        "data": DATA[data],
         "initial_params": {"seed": spec.init.seed, "fingerprint": "ab" * 32, "count": 21704164},
         "software": {
             "shared_spec": "0.1.0",

@@ -177,7 +177,7 @@ def test_a_fault_of_our_own_is_not_taken_for_a_missing_dependency() -> None:
 @pytest.mark.parametrize("form", ["markdown", "csv", "json", "html"])
 def test_forms_for_other_programs(tmp_path: Path, form: str) -> None:
     folder = results(tmp_path / "results", make_result("mlx", repeats=2), make_result("tf-cuda", repeats=2))
-    done = call(folder, "--out", tmp_path / "report", "--format", form, "--title", "Mine & yours")
+    done = call(folder, "--out", tmp_path / "report", "--format", form, "--title", "Mine & yours", "--baseline", "A")
     assert done.exit_code == 0, done.stderr
     if form == "json":
         content = json.loads(done.stdout)
@@ -210,7 +210,7 @@ def test_baseline_and_prices(tmp_path: Path) -> None:
     slip = call(folder, *options, "--machine-price", "NVIDIA L5=3000")
     assert (slip.exit_code, "no result is of NVIDIA L5" in slip.stderr) == (2, True)
     wrong = call(folder, *options, "--baseline", "nobody")
-    assert (wrong.exit_code, "no run is called so" in wrong.stderr) == (2, True)
+    assert (wrong.exit_code, "fits none of the results" in wrong.stderr) == (2, True)
     missing = call(folder, "--prices", tmp_path / "none.json")
     assert (missing.exit_code, "cannot be read" in missing.stderr) == (2, True)
 
@@ -232,7 +232,7 @@ def test_as_a_data_frame(tmp_path: Path) -> None:
         {"schema_version": "9.0"},
     )
     for _ in range(2):  # the function must not be hidden by a module of its name
-        frame = aggregate.load([folder])
+        frame = aggregate.load([folder], baseline="mlx")
     assert list(frame.columns) == list(COLUMNS)
     row = frame[(frame["run"] == "B") & (frame["metric"] == "training_throughput")]
     assert row["verdict"].tolist() == ["faster"]

@@ -16,7 +16,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from shared_spec import files, ranks
+from shared_spec import files, places, ranks
 from shared_spec.conformance.checks import run_checks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance, topology
@@ -436,4 +436,5 @@ def group(platform: Platform) -> click.Group:
 def main(platform: Platform) -> None:
     """Entry point of a platform's `__main__`."""
     console.let_all_be_written()
+    places.name_the_user()
     group(platform)(prog_name=f"python -m {platform.package}")

@@ -214,7 +214,7 @@ def _miscounted(measured: Convergence, here: str, result: Result) -> Problems:
         elif abs(sum(right) / max(sum(images), 1) - row.top1) > 1e-9:
             yield (
                 f"{here}/evaluations/{i}/top1",
-                f"is {row.top1:g}, but the classes' counts make {sum(right) / sum(images):g}",
+                f"is {row.top1:g}, but the classes' counts make {sum(right) / max(sum(images), 1):g}",
             )
 
 

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+from aggregate.analysis import memory
 from aggregate.analysis.metrics import Figure, Metric, absent
 from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.plausibility import AN_INFERENCE_OF_ONE, Problems, apart
@@ -54,6 +55,11 @@ def _contradictions(measured: Inference, here: str, result: format.Result) -> Pr
     sizes = measured.sizes
     if len({size.batch_size for size in sizes}) < len(sizes):
         yield f"{here}/sizes", "has a batch size twice"
+    most = result.profile.content.inference_max_batch
+    for i, size in enumerate(sizes):
+        if size.batch_size > most or size.batch_size.bit_count() != 1:
+            yield f"{here}/sizes/{i}/batch_size", f"is {size.batch_size:,}; the profile has 1, 2, 4 ... {most:,}"
+        yield from memory.too_many_images(size.batch_size, size.memory, f"{here}/sizes/{i}", result)
     steps = sorted((size.batch_size, size.step_seconds_mean, i) for i, size in enumerate(sizes))
     for (smaller, before, _), (batch, step, i) in itertools.pairwise(steps):
         if batch <= 2 * smaller:

@@ -59,6 +59,9 @@ def _contradictions(measured: MaxBatch, here: str, result: Result) -> Problems:
     for i, tried in enumerate(tries):
         if (tried.outcome == FITS) == (tried.measurements is None):
             yield f"{here}/tries/{i}/measurements", f"do not go with the outcome {tried.outcome!r}"
+    for i, tried in enumerate(tries):
+        if tried.measurements:
+            yield from memory.too_many_images(tried.batch_size, tried.measurements.memory, f"{here}/tries/{i}", result)
     chosen = [(i, t.measurements) for i, t in enumerate(tries) if t.batch_size == largest and t.measurements]
     for i, of_largest in chosen:
         if of_largest.whole is False:

@@ -4,7 +4,7 @@ Bounds follow from the same sensitivities as those of checks.py; their derivatio
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ NAMES = {"loss": "golden losses", "norm": "golden gradient norms"}
 
 
 def losses_checks(
-    spec: Spec, precision: str, expected: Losses, found: dict[str, Sequence[float | None]], world_size: int = 1
+    spec: Spec, precision: str, expected: Losses, found: Mapping[str, Sequence[float | None]], world_size: int = 1
 ) -> Iterator[Check]:
     """The first losses and gradient norms of a training against those of the reference on the same batches.
 
@@ -159,29 +159,43 @@ def range_checks(spec: Spec, losses: Sequence[float], norms: Sequence[float]) ->
     weights are known from conformance's probes, and others are allowed twice their size.
     """
     uniform = math.log(spec.model.classes)
-    largest = golden.largest_initial_logit(spec)
     off = abs(losses[0] - uniform) if losses and math.isfinite(losses[0]) else math.inf
-    yield check("first loss", off, 4 * largest, "distance of the first step's loss from ln(classes)")
+    yield check("first loss", off, first_loss_bound(spec), "distance of the first step's loss from ln(classes)")
     usable = all(map(math.isfinite, [*losses, *norms])) and min(norms, default=0) > 0
     worst = max(losses, default=math.inf) if usable and min(losses, default=0) > 0 else math.inf
-    yield check("losses in range", worst, 2 * uniform + 4 * largest, f"largest loss of {len(losses)} steps")
+    yield check("losses in range", worst, losses_in_range_bound(spec), f"largest loss of {len(losses)} steps")
+
+
+def first_loss_bound(spec: Spec) -> float:
+    """How far the first loss may be from ln C."""
+    return 4 * golden.largest_initial_logit(spec)
+
+
+def losses_in_range_bound(spec: Spec) -> float:
+    """The largest loss of a few steps from the initial weights."""
+    return 2 * math.log(spec.model.classes) + first_loss_bound(spec)
 
 
 PRODUCT_ROWS = 16
 
 
 def product_check(backend: Backend, precision: str, n: int) -> Check:
-    """Sampled rows of one of the ceiling's products, against NumPy in float64.
-
-    The operands are as the device has them. Adding n terms in order is off by u sqrt(n / 2) (checks.headroom), and in
-    bf16 the result is rounded once more.
-    """
+    """Sampled rows of one of the ceiling's products, against NumPy in float64; the operands are as the device has them."""
     a, b = (operand.astype(np.float64) for operand in backend.matmul_operands(n))
     rows = np.sort(np.random.default_rng().choice(n, min(n, PRODUCT_ROWS), replace=False))
     found = backend.to_numpy(backend.matmul(n))
-    bound = unit_roundoff("fp32") * math.sqrt(n / 2) + (unit_roundoff("bf16") if precision == "bf16" else 0.0)
     error = relative_error(found[rows], a[rows] @ b) if found.shape == (n, n) else math.inf
-    return check("product", error, bound, f"relative error (L2) of {len(rows)} rows, drawn at random, of {n} x {n}")
+    return check(
+        "product",
+        error,
+        product_bound(precision, n),
+        f"relative error (L2) of {len(rows)} rows, drawn at random, of {n} x {n}",
+    )
+
+
+def product_bound(precision: str, n: int) -> float:
+    """Adding n terms in order is off by u sqrt(n / 2) (headroom), and in bf16 the result is rounded once more."""
+    return unit_roundoff("fp32") * math.sqrt(n / 2) + (unit_roundoff("bf16") if precision == "bf16" else 0.0)
 
 
 def evaluation_check(spec: Spec, measured: Convergence) -> Check:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from shared_spec.machine import limits
+from shared_spec.machine.probe import Asker, Unread
 from shared_spec.results.format import Failed, FailureKind, TryDone
 from shared_spec.results.measurements import FAULT, FITS, Try, TryOutcome
 from shared_spec.results.quantities import Memory
@@ -38,11 +39,15 @@ def memory_bound(device: str, share: float) -> float | None:
     """Bytes a try may take where the device's memory is the machine's own; None where the device has its own."""
     if device != "cpu" and sys.platform != "darwin":
         return None
-    memory = psutil.virtual_memory()
-    most = [share * memory.total, 0.9 * memory.available]
+    try:
+        memory = Asker().ask(psutil.virtual_memory)
+    except Unread:  # without it each try is held by its outcome alone
+        most = []
+    else:
+        most = [share * memory.total, 0.9 * memory.available]
     if (limit := limits.memory_limit()) is not None:
         most.append(share * limit)
-    return float(min(most))
+    return float(min(most)) if most else None
 
 
 WORKING_SET = "recommended_working_set_bytes"

@@ -262,3 +262,14 @@ def test_the_search_survives_the_systems_out_of_memory_killer(spec_file: Path, t
     measured = largest_batch(done, tmp_path / "r")
     reasons = [tried["reason"] for tried in measured["tries"] if tried["outcome"] == "out of memory"]
     assert "killed by the system's out-of-memory killer" in reasons
+
+
+def test_a_memory_that_cannot_be_read_sets_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise SystemError("returned NULL without setting an exception")
+
+    monkeypatch.setattr(max_batch.psutil, "virtual_memory", fail)
+    monkeypatch.setattr(max_batch.limits, "memory_limit", lambda: None)
+    assert max_batch.memory_bound("cpu", 0.5) is None
+    monkeypatch.setattr(max_batch.limits, "memory_limit", lambda: 1000)
+    assert max_batch.memory_bound("cpu", 0.5) == 500
