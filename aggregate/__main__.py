@@ -1,7 +1,5 @@
 """`python -m aggregate results/*.json`: compare results, on the terminal and in report/."""
 
-import io
-import os
 import sys
 
 DEPENDENCIES = ("click", "jinja2", "matplotlib", "numpy", "pandas", "pydantic", "rich", "scipy", "shared_spec")
@@ -13,14 +11,14 @@ try:
     from rich.console import Console
     from rich.text import Text
 
-    from aggregate import publish
+    from aggregate import __version__, publish, streams
     from aggregate.analysis import aa, merging, pricing, simulation
     from aggregate.analysis.comparison import Comparison
     from aggregate.analysis.comparison import compare as compare_results
     from aggregate.analysis.hardware import hardware_of
     from aggregate.analysis.reading import load
     from aggregate.analysis.result import Result
-    from aggregate.render import report, screen, terminal, verdicts
+    from aggregate.render import report, screen, verdicts
     from aggregate.render.mine import lines as mine_lines
     from shared_spec.errors import UserError
     from shared_spec.results.prices import Prices, load_prices
@@ -40,10 +38,12 @@ class _CompareUnlessTold(click.Group):
     """A group whose first word may be left out: without the name of a command, it is to compare."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if args[:1] and args[0] in self.commands else ["compare", *args])
+        told = args[:1] and (args[0] in self.commands or args[0] == "--version")
+        return super().parse_args(ctx, args if told else ["compare", *args])
 
 
 @click.group(cls=_CompareUnlessTold)
+@click.version_option(__version__, prog_name="deit-bench aggregate")
 def main() -> None:
     """Compare results, or check one."""
 
@@ -53,6 +53,7 @@ def main() -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder of the report."
 )
+@click.option("--force", is_flag=True, help="Overwrite files in --out that no report wrote.")
 @click.option(
     "--baseline",
     default="",
@@ -93,6 +94,7 @@ def compare(
     *,
     files: tuple[str, ...],
     out: Path,
+    force: bool,
     baseline: str,
     prices: Path | None,
     tariff: str | None,
@@ -106,13 +108,13 @@ def compare(
     mine: Path | None,
     fail_on_warning: bool,
 ) -> None:
-    """Compare results: FILES are result files or folders of them.
+    """Compare results: FILES are result files or folders of them; - is standard input.
 
     The report is written into --out, whatever is printed. The exit status is 0 if all files were compared, 1 if some
     were not, 2 if there was nothing to compare. `python -m aggregate check FILE` tells whether a result is fit to be
     published.
     """
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = streams.errors()
     if not files:
         _say(errors, "Which results? Try `python -m aggregate results/*.json`; `make bench` makes one.")
         sys.exit(EXIT_NOTHING_COMPARED)
@@ -127,7 +129,7 @@ def compare(
         used = pricing.chosen(load_prices(prices), tariff, machine_prices, exchange_rates, currency)
         pricing.check_devices(used, [hardware_of(result.content) for result in loaded.results])
         comparison = compare_results(loaded.results, loaded.problems, used, baseline, everything=everything)
-        plots = report.write(comparison, out, title)
+        plots = report.write(comparison, out, title, force)
     except UserError as error:
         _say(errors, str(error))
         sys.exit(EXIT_NOTHING_COMPARED)
@@ -136,7 +138,6 @@ def compare(
     elif form == "table":
         _show(comparison, details=details)
     else:
-        _survive_encoding()
         click.echo(report.as_text(comparison, plots, form, title), nl=False)
     _say(errors, f"The report is in {out}: index.html, comparison.md, comparison.csv and plots/.")
     sys.exit(_status(comparison, errors, fail_on_warning))
@@ -158,12 +159,12 @@ def _status(comparison: Comparison, errors: Console, fail_on_warning: bool) -> i
 @main.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Tell whether a result is fit to be published.
+    """Tell whether a result is fit to be published; - is standard input.
 
     It is if it is valid, of the standard workload, from a clean commit and proved to compute the specified model, and
     holds nothing private. The exit status is 0 if it is, else 1.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = streams.console(soft_wrap=True)
     findings = publish.check(file)
     for finding in findings:
         _say(console, f"{finding.sign}  {finding.text}")
@@ -193,14 +194,13 @@ def same_against_same(*, files: tuple[str, ...], simulate: int | None, seed: int
     status is 0 if at most 5 % of the verdicts are false, 1 if more are or a file was left out, 2 if there was nothing to
     compare.
     """
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = streams.errors()
     loaded = load(files)
     for problem in loaded.problems:
         _say(errors, str(problem))
     if not loaded.results and not simulate:
         _say(errors, "There is no valid result to compare. Try `python -m aggregate aa results/*.json`.")
         sys.exit(EXIT_NOTHING_COMPARED)
-    _survive_encoding()
     sound = True
     if loaded.results:
         runs = merging.runs(loaded.results, load_prices(None))
@@ -224,12 +224,6 @@ def _say(console: Console, text: str) -> None:
     console.print(Text(text))
 
 
-def _survive_encoding() -> None:
-    """A character that standard output cannot encode becomes a question mark, not an error."""
-    if sys.stdout.encoding.lower() != "utf-8" and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-
-
 def _own(path: Path, results: list[Result], errors: Console) -> Result | None:
     """The result of --mine, which is added to `results` if it is not one of them; None, and why, if it is none."""
     read = load([path])
@@ -243,25 +237,16 @@ def _own(path: Path, results: list[Result], errors: Console) -> Result | None:
 
 def _show_mine(own: Result, results: list[Result], prices: Prices) -> None:
     """Print how one result stands to those of other machines; other results of the very same thing are left aside."""
-    others = [result for result in results if merging.sameness(result) != merging.sameness(own)]
+    others = [result for result in results if merging.same_thing(result) != merging.same_thing(own)]
     comparison = compare_results([own, *others], [], prices)
     (run,) = (run for run in comparison.runs if run.content.run_id == own.content.run_id)
-    screen.say(_console(), mine_lines(comparison, run))
+    screen.say(streams.console(), mine_lines(comparison, run))
 
 
 def _show(comparison: Comparison, *, details: bool) -> None:
     """Print the comparison; what is piped on is as wide as it needs to be and never cut."""
-    screen.show(comparison, _console(), details=details)
-
-
-def _console() -> Console:
-    """Standard output: as wide as the terminal or COLUMNS; what is piped on elsewhere is never broken or cut."""
-    _survive_encoding()
-    console = Console(highlight=False)
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
-        return console
-    return Console(highlight=False, width=terminal.UNBOUNDED)
+    screen.show(comparison, streams.console(), details=details)
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m aggregate")
+    streams.guarded(lambda: main(prog_name="python -m aggregate", standalone_mode=False))

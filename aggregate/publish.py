@@ -9,7 +9,7 @@ from typing import Any
 from aggregate.analysis.phases.conformance import conformance_of
 from aggregate.analysis.reading import clean, load
 from aggregate.analysis.result import Result
-from aggregate.analysis.standard import differences, is_standard
+from aggregate.analysis.standard import differences, standard
 from shared_spec.results import privacy
 from shared_spec.results.format import Failed
 
@@ -64,7 +64,7 @@ def _findings(result: Result) -> Iterator[Finding]:
 
 
 def _workload(result: Result) -> Finding:
-    if is_standard(result.spec.fingerprint):
+    if result.spec.fingerprint == standard().fingerprint:
         return Finding("ok", "the standard workload")
     changed = "; ".join(differences(result.spec)[:6]) or "its version differs"
     return Finding("no", f"not the standard workload ({changed}): run it without --spec from the newest commit")

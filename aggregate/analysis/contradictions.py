@@ -12,6 +12,8 @@ from aggregate.analysis.phase import Phase
 from aggregate.analysis.plausibility import ROUNDING, Problems, apart
 from aggregate.analysis.registry import PHASE
 from shared_spec.results.format import AnyOutcome, Done, Result
+from shared_spec.results.measurements import Latency, Training
+from shared_spec.results.stability import interval_width
 from shared_spec.workload.spec import Profile
 
 
@@ -30,6 +32,7 @@ def problems(result: Result) -> Problems:
             yield from _too_short(phase, outcome.measurements, result.profile.content, f"{here}/measurements")
             yield from phase.contradictions(outcome.measurements, f"{here}/measurements", result)
     yield from _same_work(result)
+    yield from _widths(result)
 
 
 def _spec(result: Result) -> Problems:
@@ -75,6 +78,20 @@ def _too_short(phase: Phase[Any], measured: Any, profile: Profile, here: str) ->
     for pointer, seconds in phase.windows(measured).items():
         if seconds * ROUNDING < asked:
             yield f"{here}/{pointer}", f"take {seconds:g} s together, but the profile asks for {asked:g} s at least"
+
+
+def _widths(result: Result) -> Problems:
+    """Whether repeats spread as the result says of those that ended too far apart."""
+    repeated = {
+        "training": [measured.images_per_second for measured in result.measured(Training)],
+        "latency": [measured.latency_median for measured in result.measured(Latency)],
+    }
+    for name, width in (result.wide_intervals or {}).items():
+        here, figures = f"/wide_intervals/{name}", repeated.get(name, [])
+        if len(figures) < 2:
+            yield here, "is of a phase that has no repeats with a figure to agree on"
+        elif abs((found := interval_width(figures)) - width) > 1e-6:
+            yield here, f"is {width:g}, but its repeats make {found:g}"
 
 
 def _same_work(result: Result) -> Problems:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|\.\d)")
+NUMBER = re.compile(r"(?<![\w.])(?<!seed )[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|\.\d)")
 """A number that stands by itself, not one that is part of a name."""
 Skeleton = tuple[str, ...]
 

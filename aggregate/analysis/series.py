@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregate.analysis.energy import meter
-from aggregate.analysis.merging import Run, merged
+from aggregate.analysis.merging import Run, merged, of_seeds
 from shared_spec.results.measurements import Convergence, Latency, Training
 from shared_spec.results.prices import NoPrice
 
@@ -59,9 +59,10 @@ class Repeats:
 
 
 def repeats(run: Run, metric: str) -> Repeats:
-    """The repeats of a metric; none where they have no value that an axis can carry."""
+    """The repeats of a metric, one a seed of full trainings; none where they have no value that an axis can carry."""
     figures = run.repeats(metric)
-    values, missed = np.array([figure.value for figure in figures if not figure.reason]), sum(f.never for f in figures)
+    each = of_seeds(figures)
+    values, missed = np.array([figure.value for figure in each if not figure.reason]), sum(f.never for f in each)
     if not drawable(values):
         return Repeats(np.array([]), math.nan, missed)
     return Repeats(values, merged(figures)["value"], missed)
@@ -85,7 +86,7 @@ def meters(run: Run) -> list[str]:
 
 @dataclass(frozen=True)
 class Curve:
-    """Top-1 of one full training, epoch by epoch.
+    """Top-1 of one full training, evaluation by evaluation.
 
     Attributes:
         top1: per cent.
@@ -105,10 +106,10 @@ def curves(run: Run) -> list[Curve]:
     per_hour = _per_hour(run)
     made = []
     for measured in run.measured(Convergence):
-        epochs = measured.epochs
-        seconds = np.array([epoch.seconds for epoch in epochs])
-        joules = np.array([epoch.joules for epoch in epochs], dtype=float)
-        top1 = 100 * np.array([epoch.top1 for epoch in epochs])
+        rows = measured.evaluations
+        seconds = np.array([row.seconds for row in rows])
+        joules = np.array([row.joules for row in rows], dtype=float)
+        top1 = 100 * np.array([row.top1 for row in rows])
         made.append(Curve(top1, seconds / 60, joules / 1e3, None if per_hour is None else per_hour * seconds / 3600))
     return made
 

@@ -64,7 +64,7 @@ def _grid(table: Table, columns: Sequence[int], console: Console) -> RichTable:
         title = Text.assemble((head.text, "bold"), " " if head.marks else "", head.superscript)
         lines_below = [plain(Text(line), console) for line in lines]
         grid.add_column(Text("\n").join([plain(title, console), *lines_below]), justify="right", no_wrap=True)
-    margins = {i: max(len(row.cells[i].superscript) for row in table.rows) for i in columns}
+    margins = {i: max((len(row.cells[i].superscript) for row in table.rows), default=0) for i in columns}
     for index, row in enumerate(table.rows):
         if row.starts and index:
             grid.add_section()

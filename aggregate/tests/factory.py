@@ -1,6 +1,7 @@
 """Results that look like real ones, for tests: valid, with realistic and reproducible numbers."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,8 @@ def _energy(watts: float, seconds: float) -> dict[str, Any]:
         "source": "rapl-package",
         "scope": "both packages, without memory",
         "samples": 1,
+        "step_seconds": 0.001,
+        "beside": [{"what": "memory", "joules": 0.1 * watts * seconds, "reason": None}],
     }
 
 
@@ -122,6 +125,7 @@ def _training(rng: np.random.Generator, spec: Spec, platform: str, speed: float,
         "feeding_blocks": [[10, 10.05 * step, 10 * step] for _ in range(4)],
         "step_seconds": [step * float(np.exp(rng.normal(0.01, 0.02))) for _ in range(30)],
         "idle": {**_energy(40.0, 3.0), "seconds": 3.0},
+        "idle_before": {**_energy(30.0, 3.0), "seconds": 3.0},
         "energy": _energy(150.0, sum(seconds for _, seconds in window)),
         "loss_trace": [float(loss) for loss in losses * (1 + rng.normal(0, 1e-5, 100))],
         "norm_trace": None,
@@ -178,6 +182,7 @@ def _max_batch(rng: np.random.Generator, platform: str, speed: float) -> dict[st
             "first_step_seconds": 2.0,
             "window_blocks": _blocks(rng, (batch + 4) / (1.3 * speed), 1, 5),
             "memory": _memory(platform, 2 * 2**30 + batch * 2**27),
+            "whole": batch == 192,
             **UNPROVED,
         }
         fits = batch != 256
@@ -197,14 +202,16 @@ def _convergence(
     images = spec.data.train_images // spec.training.batch_size * spec.training.batch_size
     rows: list[dict[str, Any]] = []
     epochs = spec.training.epochs
-    for epoch in range(1, epochs + 1):
+    per_epoch, steps_per_epoch = spec.training.evaluations_per_epoch, spec.steps_per_epoch(spec.training.batch_size)
+    for epoch in (turn / per_epoch for turn in range(1, per_epoch * epochs + 1)):
         top1 = round(ceiling * (1 - float(np.exp(-epoch / 5))) + float(rng.normal(0, 0.002)), 4)  # of 10,000 images
         seconds = epoch * (images / speed + 5.0 + 1.0) + 12.0
         rows.append({
-            "epoch": epoch,
+            "step": int(epoch * steps_per_epoch),
             "seconds": seconds,
+            "first_seconds": 12.5,
             "evaluation_seconds": 5.0 * epoch,
-            "checkpoint_seconds": 1.0 * (epoch - 1),
+            "checkpoint_seconds": 1.0 * max(0.0, epoch - 1),
             "train_loss": 4.0 - 0.1 * epoch,
             "test_loss": 4.0 - 0.09 * epoch,
             "top1": top1,
@@ -218,15 +225,18 @@ def _convergence(
         "batch_size": spec.training.batch_size,
         "stop": "epochs",
         "target_top1": spec.training.target_top1,
-        "epochs_to_target": reached["epoch"] if reached else None,
+        "steps_per_epoch": steps_per_epoch,
+        "epochs_to_target": reached["step"] / steps_per_epoch if reached else None,
         "seconds_to_target": reached["seconds"] if reached else None,
         "images": images * epochs,
         "seconds": last["seconds"],
         "evaluation_seconds": last["evaluation_seconds"],
         "checkpoint_seconds": last["checkpoint_seconds"],
+        "checkpoint_write_seconds": 9.0,
         "first_step_seconds": 12.0,
+        "first_inference_seconds": 0.5,
         "host_wait_seconds": 3.0,
-        "epochs": rows,
+        "evaluations": rows,
         "loss_trace": [4.6] * 100,
         "class_images": None,
         "energy": _energy(150.0, last["seconds"]),
@@ -327,10 +337,16 @@ def make_result(
                     "status": "failed" if reason else "ok",
                     "failure": kind_of_failure(reason) if reason else None,
                     "reason": reason,
+                    "ran": [{"began": "2026-01-01T12:00:00Z", "ended": "2026-01-01T13:00:00Z", "machine": "ab" * 8}],
                     "seconds": 1e6 if phase == "convergence" else 3600.0,
                     "startup": None
                     if reason
-                    else {"process_seconds": 0.4, "backend_seconds": 2.5, "preparation_seconds": 0.6},
+                    else {
+                        "process_seconds": 0.4,
+                        "backend_seconds": 2.5,
+                        "preparation_seconds": 0.6,
+                        "cached_programs": 0,
+                    },
                     "conditions": {"cpu_foreign_share": 0.01, "cpu_stolen_share": 0.0, "swap_grown_bytes": 0},
                     "worker_env": {"OMP_NUM_THREADS": str(cores)},
                     "backend": None if reason else backend,
@@ -372,6 +388,8 @@ def make_result(
         "resumed": 0,
         "warnings": list(warnings),
         "cpu_threads": None,
+        "missing": [],
+        "wide_intervals": {},
         "headline_memory": HEADLINE_MEMORY[platform],
         "phases": outcomes,
     }
@@ -402,7 +420,16 @@ def _share(result: dict[str, Any], spec: Spec, world_size: int, scaling: str) ->
             }
         else:
             batch = measured["batch_size"]
-            measured["images"] = len(measured["epochs"]) * spec.steps_per_epoch(batch) * batch
+            steps = measured["steps_per_epoch"] = spec.steps_per_epoch(batch)
+            for epoch, within in itertools.product(
+                range(spec.training.epochs), enumerate(spec.evaluation_steps(batch))
+            ):
+                row = epoch * spec.training.evaluations_per_epoch + within[0]
+                measured["evaluations"][row]["step"] = epoch * steps + within[1]
+            measured["images"] = spec.training.epochs * steps * batch
+            if seconds := measured["seconds_to_target"]:
+                reached = next(row for row in measured["evaluations"] if row["seconds"] == seconds)
+                measured["epochs_to_target"] = reached["step"] / steps
             measured["parallel"] = {"world_sizes": [world_size]}
 
 
@@ -425,6 +452,13 @@ def with_losses(content: dict[str, Any], losses: list[float | None], repeat: int
         if (outcome["phase"], outcome["repeat"]) == ("training", repeat):
             outcome["measurements"]["loss_trace"] = losses
     return content
+
+
+def missed(measured: dict[str, Any]) -> None:
+    """Make a full training one that misses its target."""
+    measured |= {"epochs_to_target": None, "seconds_to_target": None}
+    for row in measured["evaluations"]:
+        row["top1"] = min(row["top1"], 0.44)
 
 
 def outcome(result: dict[str, Any], phase: str) -> dict[str, Any]:

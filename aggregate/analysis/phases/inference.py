@@ -1,10 +1,11 @@
 """The phase that measures inference at growing batch sizes."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from aggregate.analysis.metrics import Figure, Metric
+from aggregate.analysis.metrics import Figure, Metric, absent
 from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.plausibility import AN_INFERENCE_OF_ONE, Problems, apart
 from aggregate.analysis.result import Result
@@ -12,8 +13,10 @@ from shared_spec.results import format, stability
 from shared_spec.results.measurements import Inference
 
 METRICS = (
+    Metric("inference_reference", "inference", "Inference throughput", "images/s", 4,
+           "at the workload's batch, so that all are compared at the same one; images on the device"),
     Metric("inference_best", "inference", "Inference throughput, best", "images/s", 4,
-           "over the batch sizes tried; the note says which"),
+           "over the batch sizes tried, at a batch of its own; the note says which"),
     Metric("inference_throughput", "inference", "Inference, batch", "images/s", 4,
            "batch * steps / seconds over the whole window, images on the device", warns=True),
 )  # fmt: skip
@@ -25,9 +28,19 @@ def _derive(measured: Inference, source: Source) -> Iterator[Figure]:
         rules = source.result.spec.content.measuring
         notes = stability.of_window(size.window_blocks, size.steady, rules).objections
         figures.append(Figure("inference_throughput", size.images_per_second, size.steps, size.batch_size, notes))
+    yield _at(source.result.spec.content.training.batch_size, figures)
     best = max(figures, key=lambda figure: figure.value)
     yield Figure("inference_best", best.value, best.n, notes=(f"at batch {best.batch_size:,}", *best.notes))
     yield from figures
+
+
+def _at(batch_size: int, figures: Sequence[Figure]) -> Figure:
+    """The throughput at one batch size, as a figure of its own."""
+    metric = "inference_reference"
+    for figure in figures:
+        if figure.batch_size == batch_size:
+            return dataclasses.replace(figure, metric=metric, batch_size=None)
+    return absent(metric, f"batch {batch_size:,} was not tried")
 
 
 def untried(results: Sequence[Result], profiles: Sequence[str]) -> str:

@@ -77,6 +77,23 @@ def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:
     return float(m1 + (m1 - m0) / (b1 - b0) * (batch_size - b1))
 
 
+def confirmed(found: Found, attempt: Callable[[int], Try]) -> Found:
+    """The largest batch of a search that also trains for a whole window and evaluates, as `attempt` says.
+
+    A batch that does not is no fit any more, and the next smaller one that fitted a few steps is put to the same test.
+    The longer try of a batch takes the place of the shorter one.
+    """
+    tries, ended_by = list(found.tries), found.ended_by
+    while fitting := [t for t in tries if t.outcome == FITS]:
+        largest = max(fitting, key=lambda t: t.batch_size)
+        whole = attempt(largest.batch_size)
+        tries = [t for t in tries if t is not largest] + [whole]
+        if whole.outcome == FITS:
+            return Found(whole.batch_size, tries, ended_by)
+        ended_by = f"batch {whole.batch_size}: fitted a few steps, but not a whole window and an evaluation"
+    return Found(None, tries, ended_by)
+
+
 def search(
     attempt: Callable[[int], Try],
     start: int,
@@ -87,7 +104,7 @@ def search(
     """Find the largest batch that fits, as `attempt` says.
 
     Args:
-        attempt: tries one batch size.
+        attempt: tries one batch size, for a few steps.
         start: first batch size tried.
         largest: no batch beyond this is tried.
         memory_bound: bytes that a try may be predicted to take, on machines where everything shares one memory; asked

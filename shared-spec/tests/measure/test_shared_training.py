@@ -11,7 +11,7 @@ from fake_training import Killed, TrainingBackend, World
 from reference_backend import ReferenceBackend
 from thread_ranks import on_ranks
 
-from shared_spec.conformance import questions
+from shared_spec.conformance import probes
 from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.measure.convergence import Convergence, evaluate
@@ -120,7 +120,7 @@ def test_a_training_goes_on_with_another_number_of_ranks(short_spec: Spec, tmp_p
 def test_a_training_whose_ranks_part_fails_at_the_end_of_the_epoch(short_spec: Spec, tmp_path: Path) -> None:
     for error in converge(short_spec, 2, tmp_path / "c", part=1):
         assert isinstance(error, RanksApart)
-        assert str(error) == "parameters at the end of epoch 1: rank 1 differs from rank 0"
+        assert str(error) == "parameters after epoch 1: rank 1 differs from rank 0"
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 16])
@@ -131,7 +131,7 @@ def test_shared_evaluation_gives_the_very_same_figures(tiny_spec: Spec, size: in
     def work(group: Group) -> tuple[float, float, list[int]]:
         backend = ReferenceBackend(spec, "cpu", "fp32", "numpy")
         backend.group = group
-        backend.load_params(questions.large_weights(spec))
+        backend.load_params(probes.large_weights(spec))
         top1, loss, right = evaluate(
             backend, data, 1
         )  # one at a time: NumPy's products depend on the batch in their last bits

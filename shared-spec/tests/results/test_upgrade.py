@@ -45,7 +45,7 @@ def test_what_1_0_did_not_record_becomes_null_and_a_wrong_name_a_right_one() -> 
     assert before == old()
 
 
-@pytest.mark.parametrize("version", OLDER_VERSIONS)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_what_1_1_did_not_record_follows_from_what_it_did(version: str) -> None:
     new = upgrade(old(version))
     assert new["headline_memory"] == ["tf_peak", "host_peak"]
@@ -85,7 +85,7 @@ def test_what_is_no_result_is_left_for_the_types_to_object_to(phases: Any, versi
     assert format.problems(upgrade(copy.deepcopy(content)))
 
 
-@pytest.mark.parametrize("version", [format.SCHEMA_VERSION, "2.0", None, [], 1.1])
+@pytest.mark.parametrize("version", [format.SCHEMA_VERSION, "3.0", None, [], 1.1])
 def test_a_result_of_another_version_stays_as_it_is(version: Any) -> None:
     content = {"schema_version": version, "phases": [{"phase": "training"}]}
     assert upgrade(content) is content
