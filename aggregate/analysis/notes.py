@@ -34,7 +34,7 @@ def of_repeats(notes: Sequence[Sequence[str]]) -> list[str]:
     total = len(notes)
     around = list(dict.fromkeys(skeleton(note) for of_repeat in notes for note in of_repeat))
     return [
-        note if counts[each] >= total else f"{counts[each]} of {total} repeats: {note}"
+        note if counts[each] >= total or note.startswith("seed ") else f"{counts[each]} of {total} repeats: {note}"
         for note, each in zip(said, around, strict=True)
     ]
 
