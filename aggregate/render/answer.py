@@ -75,6 +75,8 @@ def _in_brief(comparison: Comparison, section: Section) -> str:
 
 IN_BRIEF: dict[Key, str] = {"training": "trains", "latency": "answers one image in"}
 """Questions that are answered of every section, and the verb of each."""
+MANY_KINDS = 3
+"""Of so many kinds of memory only the best of each is told: the table has the others."""
 SPEED: tuple[Key, ...] = ("training", "latency", "inference")
 START: dict[Key, str] = {"training": "training", "latency": "one image at a time", "inference": "many images at a time"}
 """How the sentence of a question of speed begins."""
@@ -155,16 +157,17 @@ def _memory(answers: Mapping[Key, Answer], names: Mapping[str, str]) -> list[str
     """What a training takes of the machine, and the largest batch that trains."""
     kinds = {ranking.kind for ranking in answers["memory"].rankings}
     told = [r for r in answers["memory"].rankings if r.kind.removesuffix(WINDOW_ALONE) not in kinds - {r.kind}]
-    parts = [f"{_each(ranking, names)} ({ranking.kind})" for ranking in told]
+    most = MAX_RIVALS if len(told) < MANY_KINDS else 0
+    parts = [f"{_each(ranking, names, most)} ({ranking.kind})" for ranking in told]
     texts = [f"Memory of a training: {'; '.join(parts)}."] if parts else []
     if largest := answers["max_batch"].rankings:
-        texts.append(f"Largest batch that trains: {_each(largest[0], names)}.")
+        texts.append(f"Largest batch that trains: {_each(largest[0], names, 1)}.")
     return texts
 
 
-def _each(ranking: Ranking, names: Mapping[str, str]) -> str:
+def _each(ranking: Ranking, names: Mapping[str, str], most: int) -> str:
     """The best and the others that an answer names, with their values alone."""
-    several = (ranking.best, *ranking.rivals)
+    several = (ranking.best, *ranking.rivals[:most])
     return ", ".join(f"{names[standing.run.letter]} {_value(standing)}" for standing in several)
 
 
