@@ -128,6 +128,14 @@ def whole(energy: Energy) -> tuple[float | None, str, tuple[str, ...]]:
 WITHOUT_MEMORY = "device and processor, memory not included"
 
 
+def power_reason(result: Result) -> str:
+    """Why the power of a training is not known; empty where it is, or where no training was timed."""
+    energies = [measured.energy for measured in result.measured(Training)]
+    if any(energy.joules is not None for energy in energies):
+        return ""
+    return next((energy.reason for energy in energies if energy.reason), "")
+
+
 def contradictions(energy: Energy, seconds: float, here: str, result: Result, min_watts: float = MIN_WATTS) -> Problems:
     """More watts than such a machine takes, or fewer."""
     most = MAX_WATTS * world_size(result)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregate.analysis import batches, welch
+from aggregate.analysis import welch
 from aggregate.analysis.merging import Run
 from aggregate.analysis.metrics import FULL_TRAINING, WINDOW
 from aggregate.analysis.prior import class_of, prior_of
@@ -95,29 +95,19 @@ def corrected(table: dict[tuple[str, str], Ratio]) -> dict[tuple[str, str], Rati
     return table | changed
 
 
-def ratio(run: Run, baseline: Run, metric: str, limit: int | None = None) -> Ratio:
-    """How many times as fast as `baseline` a run is, by itself: not corrected for what else is asked.
-
-    Args:
-        run: the one.
-        baseline: the other.
-        metric: one of FASTER_IS.
-        limit: largest inference batch looked at; None for the largest that both were asked to try.
-    """
+def ratio(run: Run, baseline: Run, metric: str) -> Ratio:
+    """How many times as fast as `baseline` a run is, by itself: not corrected for what else is asked."""
     if reason := _incomparable(run, baseline, metric):
         return Ratio(baseline.letter, metric, reason=reason)
-    limit = batches.common_limit((run, baseline)) if limit is None else limit
-    sides = [processes(one, metric, limit) for one in (run, baseline)]
-    if not all(sides):
-        return Ratio(baseline.letter, metric, reason="no batch size that both were asked to try")
+    sides = [processes(one, metric) for one in (run, baseline)]
     a, b = (
         welch.estimate(logs, prior_of(class_of(one), metric)) for logs, one in zip(sides, (run, baseline), strict=True)
     )
     centre = _exp(a.centre - b.centre)
     counts = [sum(map(len, side)) for side in sides]
     if min(counts) < 2:
-        alone = [one.letter for one, count in zip((run, baseline), counts, strict=True) if count < 2]
-        return Ratio(baseline.letter, metric, centre, reason=f"one process ({' and '.join(alone)}): no verdict")
+        whose = "each" if max(counts) < 2 else "on one side"
+        return Ratio(baseline.letter, metric, centre, reason=f"one process {whose}: no verdict")
     half, p = welch.half_width(a, b), float(welch.p_value(a, b))
     low, high = _exp(a.centre - b.centre - half), _exp(a.centre - b.centre + half)
     of_runs = [len(side) for side in sides]
@@ -163,17 +153,8 @@ def _lacking(run: Run, metric: str) -> str:
     return next(iter([*reasons, *(figure.uncompared for figure in figures if figure.uncompared)]), "")
 
 
-def processes(run: Run, metric: str, limit: int | None = None) -> list[np.ndarray]:
-    """Logarithms of a metric, more being faster, of the processes of each result that has any.
-
-    Args:
-        run: whose.
-        metric: one of FASTER_IS.
-        limit: largest inference batch that inference_best looks at; None for all.
-    """
-    if metric == "inference_best" and limit is not None:
-        each = [[rate for rate, _ in of_result] for of_result in batches.best_up_to(run, limit)]
-    else:
-        repeats = (figures.get((metric, None), []) for figures in run.figures_of_results)
-        each = [[figure.value for figure in figures if not figure.reason and figure.value > 0] for figures in repeats]
+def processes(run: Run, metric: str) -> list[np.ndarray]:
+    """Logarithms of a metric, more being faster, of the processes of each result that has any."""
+    of_results = (figures.get((metric, None), []) for figures in run.figures_of_results)
+    each = [[figure.value for figure in figures if not figure.reason and figure.value > 0] for figures in of_results]
     return [FASTER_IS[metric] * np.log(values) for values in each if values]

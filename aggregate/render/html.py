@@ -118,7 +118,11 @@ def _part(comparison: Comparison, section: Section, plots: Sequence[Plot]) -> Pa
     widest, among = answer.widest(comparison.divergences[section.title])
     return Part(
         section,
-        [text for text in (section.reason, *answer.shared(section)) if text],
+        [
+            text
+            for text in (section.reason, *answer.of_section(comparison, section), answer.what_differs(section))
+            if text
+        ],
         outline.headline(comparison, section),
         outline.subtables(comparison, section),
         outline.phases(comparison, section),
