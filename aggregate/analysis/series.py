@@ -1,11 +1,13 @@
-"""What plots show of a run: raw samples, repeats of a metric, and figures by batch size."""
+"""What charts show of a run: raw samples, figures of a metric, and figures by batch size."""
 
 import contextlib
-import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from aggregate.analysis.answer import Standing
 from aggregate.analysis.energy import meter
 from aggregate.analysis.merging import Run, merged
 from shared_spec.results.measurements import Convergence, Latency, Training
@@ -43,30 +45,6 @@ def latency_quantiles(run: Run) -> tuple[float, float]:
     return float(median), float(p90)
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """One metric of a run, its repeats merged as in the tables.
-
-    Attributes:
-        values: of the repeats that have one an axis can carry.
-        middle: median of all, one that never comes counting as longer than any other; NaN where it has no value.
-        missed: repeats that never come.
-    """
-
-    values: np.ndarray
-    middle: float
-    missed: int
-
-
-def repeats(run: Run, metric: str) -> Repeats:
-    """The repeats of a metric; none where they have no value that an axis can carry."""
-    figures = run.repeats(metric)
-    values, missed = np.array([figure.value for figure in figures if not figure.reason]), sum(f.never for f in figures)
-    if not drawable(values):
-        return Repeats(np.array([]), math.nan, missed)
-    return Repeats(values, merged(figures)["value"], missed)
-
-
 def by_batch(run: Run, metric: str) -> list[tuple[int, float]]:
     """(batch, median of the repeats) of a metric in the order of the batches."""
     points = []
@@ -77,10 +55,27 @@ def by_batch(run: Run, metric: str) -> list[tuple[int, float]]:
     return sorted(points)
 
 
-def meters(run: Run) -> list[str]:
-    """Which meters the figures of the training are from: those of different ones do not compare."""
-    energies = [measured.energy for measured in run.measured(Training)]
-    return list(dict.fromkeys(meter(energy) for energy in energies if energy.joules is not None))
+def standings(runs: Sequence[Run], metric: str, *, apart: bool = False) -> dict[str, list[Standing]]:
+    """The merged figures of those runs that have one an axis can carry.
+
+    Args:
+        runs: in any order.
+        metric: its key.
+        apart: whether figures are told apart by what they cover, which is their first note: a meter's scope.
+
+    Returns:
+        By what they cover; all under "" where they are not told apart.
+    """
+    found: dict[str, list[Standing]] = {}
+    for run in runs:
+        if not (figures := run.repeats(metric)):
+            continue
+        one = merged(figures)
+        if drawable(np.array([one["value"]])):
+            kind = re.sub(r"\bgpu \d+", "gpu", one["notes"][0]) if apart and one["notes"] else ""
+            numbers = (one["value"], one["low"], one["high"], one["repeats"], one["unit"])
+            found.setdefault(kind, []).append(Standing(run, metric, *numbers, notes=one["notes"]))
+    return found
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from aggregate.render.figures.kind import Plot
 from shared_spec import files
 from shared_spec.errors import UserError
 
-OWN_PLOT = re.compile(rf"({'|'.join(kind.stem for kind in KINDS)})(-[0-9a-f]{{12}})?(-bf16)?\.(png|svg)")
+OWN_PLOT = re.compile(rf"({'|'.join(kind.stem for kind in KINDS)})(-[0-9a-f]{{12}})?(-bf16)?\.(png|svg|pdf)")
 """Names of the plots that a report writes, and so may remove when it is made anew."""
 TITLE = "DeiT-small on CIFAR-100: comparison"
 
@@ -28,9 +28,9 @@ def write(comparison: Comparison, out: Path, title: str = TITLE) -> list[list[Pl
     Raises:
         UserError: `out` cannot be written to.
     """
-    plots = [figures.draw(section) for section in comparison.sections]
+    plots = [figures.draw(section, comparison.runs) for section in comparison.sections]
     present = [plot for of_section in plots for plot in of_section if plot.png]
-    drawn = {f"{p.name}.png": p.png for p in present} | {f"{p.name}.svg": p.svg for p in present}
+    drawn = {f"{p.name}.png": p.png for p in present} | {f"{p.name}.svg": p.svg for p in present} | {f"{p.name}.pdf": p.pdf for p in present}
     try:
         for name, data in drawn.items():
             files.write_atomic(out / "plots" / name, data)

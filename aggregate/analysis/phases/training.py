@@ -58,6 +58,7 @@ METRICS = (
            "different things do not compare", of_ranks="rank 0"),
     Metric("energy_per_image", "training", "Energy per image, training", "J", 3, "joules / images over that window",
            of_ranks="withheld"),
+    Metric("images_per_joule", "training", "Images per joule, training", "images/J", 3, "the inverse", of_ranks="withheld"),
     Metric("idle_power", "training", "Power, idle", "W", 3, "before the training, model built and nothing running",
            of_ranks="rank 0"),
     Metric("device_wait", "training", "Device waiting for the host", "%", 4,
@@ -91,6 +92,7 @@ def _derive(measured: Training, source: Source) -> Iterator[Figure]:
     yield from memory.parts(measured.memory, source.result)
     yield energy.figure("power", measured.watts, measured.energy)
     yield energy.figure("energy_per_image", measured.joules_per_image, measured.energy)
+    yield energy.figure("images_per_joule", _inverse(measured.joules_per_image), measured.energy)
     yield energy.figure("idle_power", measured.idle.idle_watts, measured.idle)
     yield _device_wait(measured.feeding_blocks)
     yield Figure("host_wait", 100 * measured.window_host_wait_seconds / seconds, n)
@@ -102,6 +104,10 @@ def _derive(measured: Training, source: Source) -> Iterator[Figure]:
             yield Figure(metric, 100 * share, n)
     yield half_width("training_interval", measured.images_per_second_interval, measured.images_per_second, n)
     yield _startup(source.outcome.startup)
+
+
+def _inverse(value: float | None) -> float | None:
+    return 1 / value if value else None
 
 
 def _efficiency(measured: Training, result: Result) -> Figure:

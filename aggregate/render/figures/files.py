@@ -1,0 +1,113 @@
+"""Charts as files for papers and slides, and as SVG for the page."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from aggregate.analysis.merging import Run
+from aggregate.render.figures import bars
+from aggregate.render.figures.bars import Bars
+from aggregate.render.figures.kind import Drawn, Image, Panel
+from aggregate.render.figures.style import CSS, Looks, name_of, new_figure
+
+COLUMNS = 3
+PANEL = (4.4, 3.1)
+"""Inches of a panel; on a phone's 390 pixels its text is still as large as the page's notes."""
+BARS_WIDTH, ROW = 10.0, 0.34
+SVG = "{http://www.w3.org/2000/svg}"
+for _prefix, _address in (("", SVG[1:-1]), ("xlink", "http://www.w3.org/1999/xlink")):
+    ElementTree.register_namespace(_prefix, _address)
+
+
+def of(panels: Sequence[Drawn], runs: Sequence[Run], looks: Looks, title: str) -> tuple[bytes, bytes, bytes]:
+    """All panels in one figure with its legend, as PNG, SVG and PDF, with nothing of the day or the machine in them."""
+    figure = _figure(panels)
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
+    if any(isinstance(panel, Panel) and not panel.rows for panel in panels):
+        keys = [Line2D([], [], label=name_of(run), **looks[run.letter].line) for run in runs]
+        figure.legend(handles=keys, loc="outside lower left", ncols=2, fontsize=8, handlelength=4)
+    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with _any_letter():
+        figure.savefig(png, format="png", metadata={"Software": None})
+        figure.set_layout_engine("none")  # laid out once is enough
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(pdf, format="pdf", metadata={"Creator": None, "Producer": None, "CreationDate": None})
+    return png.getvalue(), svg.getvalue(), pdf.getvalue()
+
+
+def _figure(panels: Sequence[Drawn]) -> Figure:
+    """Bars one below the other, as wide as the figure; other panels side by side."""
+    if all(isinstance(panel, Bars) for panel in panels):
+        heights = [_height(panel) for panel in panels]
+        figure = new_figure(BARS_WIDTH, 0.5 + sum(heights))
+        each = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    else:
+        columns = min(COLUMNS, len(panels))
+        lines = -(-len(panels) // columns)
+        figure = new_figure(PANEL[0] * columns, 0.8 + lines * max(map(_height, panels)))
+        each = figure.subplots(lines, columns, squeeze=False)
+        for unused in list(each.flat)[len(panels) :]:
+            unused.set_axis_off()
+    for axes, panel in zip(each.flat, panels, strict=False):
+        _fill(axes, panel)
+    return figure
+
+
+def _height(panel: Drawn) -> float:
+    if isinstance(panel, Bars):
+        return 0.75 + ROW * panel.rows
+    return 0.7 + 0.48 * panel.rows if panel.rows else PANEL[1]
+
+
+def _fill(axes: Axes, panel: Drawn) -> None:
+    if isinstance(panel, Bars):
+        bars.draw(panel, axes)
+    else:
+        panel.draw(axes)
+        axes.set_title(panel.title)
+
+
+def inline(panel: Panel) -> Image:
+    """One panel as SVG for the page."""
+    figure = new_figure(PANEL[0], _height(panel))
+    panel.draw(figure.subplots())
+    svg = io.BytesIO()
+    with _any_letter(), mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return Image(panel.title, _for_the_page(svg.getvalue(), panel))
+
+
+@contextmanager
+def _any_letter() -> Iterator[None]:
+    """A device may be named in any script, the fonts at hand may not have it; a box stands for the letter then."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        yield
+
+
+def _for_the_page(svg: bytes, panel: Panel) -> str:
+    """Without what the page does not need; with a class a run, what points show, and colours by name."""
+    root = ElementTree.fromstring(svg)
+    for unneeded in [*root.findall(f"{SVG}metadata"), *root.findall(f"{SVG}defs[{SVG}style]")]:
+        root.remove(unneeded)
+    root.attrib.pop("width"), root.attrib.pop("height")
+    tips = {letter: iter(texts) for letter, texts in panel.tips.items()}
+    for group in root.iter(f"{SVG}g"):
+        name = group.get("id", "")
+        if name.startswith("run-"):
+            del group.attrib["id"]
+            group.set("class", f"of-run {name}")
+            for point, text in zip(group.iter(f"{SVG}use"), tips.get(name.removeprefix("run-"), iter(())), strict=False):
+                point.set("data-tip", text)
+    text = ElementTree.tostring(root, encoding="unicode")
+    for colour, variable in CSS.items():
+        text = text.replace(colour, f"var({variable})")
+    return re.sub(r"font: [^;\"]*?([\d.]+)px[^;\"]*", r"font-size: \1px", text)
