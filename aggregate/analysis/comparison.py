@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from aggregate.analysis import losses, merging, ratios, sections
+from aggregate.analysis import answer, baseline, losses, merging, ratios, sections
+from aggregate.analysis.answer import Answer, Key
 from aggregate.analysis.losses import Divergence
 from aggregate.analysis.merging import Run
 from aggregate.analysis.ratios import Ratio
@@ -42,6 +43,11 @@ class Comparison:
     problems: list[Problem]
 
     @cached_property
+    def answers(self) -> dict[str, dict[Key, Answer]]:
+        """The benchmark's questions, answered by title of the section; none where conformance failed."""
+        return {section.title: answer.answers(section.runs) if section.comparable else {} for section in self.sections}
+
+    @cached_property
     def divergences(self) -> dict[str, list[Divergence]]:
         """How far losses are apart, by title of the section; those between precisions stand with the later section."""
         by_title: dict[str, list[Divergence]] = {}
@@ -68,16 +74,17 @@ def compare(
     """Group and derive everything there is to say of some results, at least one.
 
     Raises:
-        UserError: there is no run called `wanted_baseline`.
+        UserError: no run is called `wanted_baseline`, or several are.
     """
     runs = merging.runs(results, prices)
     apart = sections.sections(runs)
+    wanted = baseline.named(wanted_baseline, runs)
     baselines: dict[str, Run | None] = {}
     against: dict[tuple[str, str], Ratio] = {}
     for section in apart:
-        baseline = ratios.baseline_of(section, wanted_baseline, runs) if section.comparable else None
-        baselines[section.title] = baseline
-        against |= ratios.ratios(section.runs, baseline) if baseline else {}
+        compared_with = baseline.baseline_of(section, wanted) if section.comparable else None
+        baselines[section.title] = compared_with
+        against |= ratios.ratios(section.runs, compared_with) if compared_with else {}
     columns = {key: _columns(ratio) for key, ratio in against.items()}
     return Comparison(runs, apart, baselines, against, summary(runs, columns), prices, list(problems))
 

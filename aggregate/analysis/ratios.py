@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregate.analysis import welch
+from aggregate.analysis import batches, welch
 from aggregate.analysis.merging import Run
 from aggregate.analysis.prior import class_of, prior_of
-from aggregate.analysis.sections import Section
-from shared_spec.errors import UserError
 
 FASTER_IS = {
     "training_throughput": +1,
@@ -64,39 +62,6 @@ class Ratio:
     reason: str = ""
 
 
-def baseline_of(section: Section, wanted: str, all_runs: Sequence[Run]) -> Run | None:
-    """The run of a section that the others are measured against; None if it has none.
-
-    Args:
-        section: where it is looked for.
-        wanted: letter, file, platform, engine, "platform/engine" or device; empty for the section's first run. What
-            stands in another section stands for its counterpart here: the same platform and engine on the same devices.
-        all_runs: of all sections.
-
-    Raises:
-        UserError: no run at all is called so.
-    """
-    if not wanted:
-        return section.runs[0]
-    named = [run for run in all_runs if wanted.casefold() in _names(run)]
-    if not named:
-        known = ", ".join(f"{run.letter} ({run.content.platform}/{run.content.engine})" for run in all_runs[:20])
-        raise UserError(f"--baseline {wanted}: no run is called so; choose a letter, platform or file: {known}.")
-    here = [run for run in section.runs if run in named]
-    counterparts = [run for run in section.runs if _thing(run) == _thing(named[0])]
-    return next(iter(here + counterparts), None)
-
-
-def _names(run: Run) -> set[str]:
-    c = run.content
-    names = {run.letter, c.platform, c.engine, f"{c.platform}/{c.engine}", run.hardware.short}
-    return {name.casefold() for name in names | {run.hardware.model} | {result.file for result in run.results}}
-
-
-def _thing(run: Run) -> tuple[str, ...]:
-    return run.content.platform, run.content.engine, run.hardware.short, run.ranks.words
-
-
 def ratios(runs: Sequence[Run], baseline: Run) -> dict[tuple[str, str], Ratio]:
     """Ratios of all other runs, which must be of the baseline's section, by letter and metric."""
     others = [run for run in runs if run is not baseline]
@@ -117,11 +82,21 @@ def corrected(table: dict[tuple[str, str], Ratio]) -> dict[tuple[str, str], Rati
     return table | changed
 
 
-def ratio(run: Run, baseline: Run, metric: str) -> Ratio:
-    """How many times as fast as `baseline` a run is, by itself: not corrected for what else is asked."""
+def ratio(run: Run, baseline: Run, metric: str, limit: int | None = None) -> Ratio:
+    """How many times as fast as `baseline` a run is, by itself: not corrected for what else is asked.
+
+    Args:
+        run: the one.
+        baseline: the other.
+        metric: one of FASTER_IS.
+        limit: largest inference batch looked at; None for the largest that both were asked to try.
+    """
     if reason := _incomparable(run, baseline, metric):
         return Ratio(baseline.letter, metric, reason=reason)
-    sides = [processes(one, metric) for one in (run, baseline)]
+    limit = batches.common_limit((run, baseline)) if limit is None else limit
+    sides = [processes(one, metric, limit) for one in (run, baseline)]
+    if not all(sides):
+        return Ratio(baseline.letter, metric, reason="no batch size that both were asked to try")
     a, b = (
         welch.estimate(logs, prior_of(class_of(one), metric)) for logs, one in zip(sides, (run, baseline), strict=True)
     )
@@ -163,8 +138,17 @@ def _incomparable(run: Run, baseline: Run, metric: str) -> str:
     return ""
 
 
-def processes(run: Run, metric: str) -> list[np.ndarray]:
-    """Logarithms of a metric, more being faster, of the processes of each result that has any."""
-    of_results = (figures.get((metric, None), []) for figures in run.figures_of_results)
-    each = [[figure.value for figure in figures if not figure.reason and figure.value > 0] for figures in of_results]
+def processes(run: Run, metric: str, limit: int | None = None) -> list[np.ndarray]:
+    """Logarithms of a metric, more being faster, of the processes of each result that has any.
+
+    Args:
+        run: whose.
+        metric: one of FASTER_IS.
+        limit: largest inference batch that inference_best looks at; None for all.
+    """
+    if metric == "inference_best" and limit is not None:
+        each = [[rate for rate, _ in of_result] for of_result in batches.best_up_to(run, limit)]
+    else:
+        repeats = (figures.get((metric, None), []) for figures in run.figures_of_results)
+        each = [[figure.value for figure in figures if not figure.reason and figure.value > 0] for figures in repeats]
     return [FASTER_IS[metric] * np.log(values) for values in each if values]

@@ -7,10 +7,8 @@ import pytest
 from scipy import stats
 
 from aggregate.analysis import ratios
-from aggregate.analysis.ratios import FASTER_IS, Ratio, baseline_of, verdict
-from aggregate.analysis.sections import sections
+from aggregate.analysis.ratios import FASTER_IS, Ratio, verdict
 from aggregate.tests.factory import as_runs, make_result
-from shared_spec.errors import UserError
 
 
 def against_first(*contents: dict[str, Any], metric: str = "training_throughput") -> Ratio:
@@ -129,22 +127,6 @@ def test_one_training_each_gives_a_ratio_and_no_verdict() -> None:
     assert ratio.ratio > 5
     assert (ratio.verdict, math.isnan(ratio.low)) == ("", True)
     assert ratio.reason == "one process (B and A): no verdict"
-
-
-def test_the_baseline_by_letter_platform_file_or_device_and_its_counterpart() -> None:
-    runs = as_runs(
-        make_result("mlx"), make_result("tf-cuda"), make_result("mlx", precision="bf16"),
-        make_result("tf-cuda", precision="bf16"),
-    )  # fmt: skip
-    fp32, bf16 = sections(runs)
-    assert baseline_of(fp32, "", runs) is runs[0]
-    for wanted in ("b", "tf-cuda", "1.json", "nvidia h200", "tf-cuda/xla"):
-        assert baseline_of(fp32, wanted, runs) is runs[1], wanted
-        assert baseline_of(bf16, wanted, runs) is runs[3], wanted
-    only = sections(as_runs(make_result("mlx"), make_result("tf-cuda", precision="bf16")))
-    assert baseline_of(only[0], "B", only[0].runs + only[1].runs) is None
-    with pytest.raises(UserError, match="--baseline torch: no run is called so"):
-        baseline_of(fp32, "torch", runs)
 
 
 def test_extreme_numbers_raise_nothing() -> None:

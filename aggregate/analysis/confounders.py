@@ -1,0 +1,134 @@
+"""What differs between the runs of a section besides the machine, and what of a difference the framework explains."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from aggregate.analysis import ratios
+from aggregate.analysis.energy import meter
+from aggregate.analysis.merging import Run, effective_precision
+from aggregate.analysis.ratios import Ratio
+from aggregate.analysis.sections import same_hardware
+from shared_spec.results.measurements import Training
+
+UNKNOWN = "not recorded"
+
+
+@dataclass(frozen=True)
+class Confounder:
+    """One thing that differs.
+
+    Attributes:
+        aspect: what, in words: "operating system".
+        values: what each run has, in words, and the letters of the runs that have it; at least two.
+    """
+
+    aspect: str
+    values: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class SameHardware:
+    """Two frameworks on the same device: what of a difference is the framework's.
+
+    Attributes:
+        hardware: the device.
+        faster: the run that trains faster there.
+        slower: the other.
+        ratio: how many times as fast.
+    """
+
+    hardware: str
+    faster: Run
+    slower: Run
+    ratio: Ratio
+
+
+def system(run: Run) -> str:
+    """Operating system and version."""
+    environment = run.content.environment
+    if distribution := environment.get("distribution"):
+        return str(distribution)
+    return f"{environment.get('system', UNKNOWN)} {environment.get('system_release', '')}".strip()
+
+
+def framework(run: Run) -> str:
+    """Framework and version, and that of Intel's extension."""
+    backend = run.content.backend
+    if backend is None:
+        return UNKNOWN
+    extension = backend.details.get("ipex_version")
+    named = f"{backend.framework} {backend.framework_version}"
+    return f"{named} with ipex {extension}" if extension and run.content.engine == "ipex" else named
+
+
+def _detail(name: str) -> Callable[[Run], str]:
+    return lambda run: str((run.content.backend.details.get(name) if run.content.backend else None) or UNKNOWN)
+
+
+def _compile_mode(run: Run) -> str:
+    return run.content.backend.compile_mode if run.content.backend else UNKNOWN
+
+
+def _meters(run: Run) -> str:
+    found = [meter(m.energy) for m in run.measured(Training) if m.energy.joules is not None]
+    return "; ".join(dict.fromkeys(found)) or "none"
+
+
+def _memory(run: Run) -> str:
+    found = [peak[0] for m in run.measured(Training) if (peak := run.content.peak_memory(m.memory))]
+    return "; ".join(dict.fromkeys(found)) or UNKNOWN
+
+
+def _profile(run: Run) -> str:
+    return " and ".join(run.profiles)
+
+
+def _virtual(run: Run) -> str:
+    known = run.content.environment.get("virtual_machine")
+    return UNKNOWN if known is None else "yes" if known else "no"
+
+
+def _month(run: Run) -> str:
+    return run.results[-1].content.created[:7]
+
+
+ASPECTS: dict[str, Callable[[Run], str]] = {
+    "operating system": system,
+    "framework": framework,
+    "compiled how": _compile_mode,
+    "attention": _detail("attention"),
+    "precision": lambda run: effective_precision(run.result) or UNKNOWN,
+    "data": lambda run: run.content.data.source,
+    "energy meter": _meters,
+    "kind of memory figure": _memory,
+    "amount measured": _profile,
+    "virtual machine": _virtual,
+    "month": _month,
+}
+"""What can differ, in the order it is told."""
+
+
+def confounders(runs: Sequence[Run]) -> list[Confounder]:
+    """What differs between runs, and how."""
+    found = []
+    for aspect, tell in ASPECTS.items():
+        values: dict[str, list[str]] = {}
+        for run in runs:
+            values.setdefault(tell(run), []).append(run.letter)
+        if len(values) > 1:
+            found.append(Confounder(aspect, {value: tuple(letters) for value, letters in values.items()}))
+    return found
+
+
+def on_same_hardware(runs: Sequence[Run], metric: str = "training_throughput") -> list[SameHardware]:
+    """The fastest against each other framework on every device that ran several."""
+    found = []
+    for hardware, members in same_hardware(runs):
+        best_of: dict[tuple[str, str], tuple[float, Run]] = {}
+        for run in members:
+            values = [figure.value for figure in run.repeats(metric) if not figure.reason]
+            if values and max(values) > best_of.get((run.content.platform, run.content.engine), (0.0, run))[0]:
+                best_of[run.content.platform, run.content.engine] = max(values), run
+        ordered = [run for _, run in sorted(best_of.values(), key=lambda pair: -pair[0])]
+        found += [SameHardware(hardware, ordered[0], run, ratios.ratio(ordered[0], run, metric)) for run in ordered[1:]]
+    return found
