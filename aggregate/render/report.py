@@ -30,7 +30,11 @@ def write(comparison: Comparison, out: Path, title: str = TITLE) -> list[list[Pl
     """
     plots = [figures.draw(section, comparison.runs) for section in comparison.sections]
     present = [plot for of_section in plots for plot in of_section if plot.png]
-    drawn = {f"{p.name}.png": p.png for p in present} | {f"{p.name}.svg": p.svg for p in present} | {f"{p.name}.pdf": p.pdf for p in present}
+    drawn = (
+        {f"{p.name}.png": p.png for p in present}
+        | {f"{p.name}.svg": p.svg for p in present}
+        | {f"{p.name}.pdf": p.pdf for p in present}
+    )
     try:
         for name, data in drawn.items():
             files.write_atomic(out / "plots" / name, data)

@@ -93,14 +93,20 @@ def of_answer(title: str, answer: Answer) -> Bars:
 
 def value_of(standing: Standing) -> str:
     """The number beside a bar, without its unit."""
-    return shown(standing.value, METRIC[standing.metric])
+    return _shown(standing.value, standing)
+
+
+def _shown(value: float, standing: Standing) -> str:
+    if value == round(value) and METRIC[standing.metric].unit == "images":  # a count
+        return f"{value:,.0f}"
+    return shown(value, METRIC[standing.metric])
 
 
 def range_of(standing: Standing) -> str:
     """Lowest to highest repeat in words; empty where there is one repeat."""
     if standing.repeats < 2 or not (math.isfinite(standing.low) and math.isfinite(standing.high)):
         return ""
-    low, high = (shown(end, METRIC[standing.metric]) for end in (standing.low, standing.high))
+    low, high = (_shown(end, standing) for end in (standing.low, standing.high))
     return f"{low} to {high}"
 
 
@@ -110,7 +116,9 @@ def draw(bars: Bars, axes: Axes) -> None:
     at, labels = 0, []
     for ranking in bars.rankings:
         if ranking.kind:
-            axes.text(0, at + 0.3, ranking.kind, transform=axes.get_yaxis_transform(), size=8, style="italic", color=DIM)
+            axes.text(
+                0, at + 0.3, ranking.kind, transform=axes.get_yaxis_transform(), size=8, style="italic", color=DIM
+            )
             at += 1
         for standing in ranking.standings:
             _draw_one(bars, axes, standing, at)
@@ -148,10 +156,10 @@ def of_metric(title: str, by_kind: dict[str, list[Standing]], better: int) -> Ba
     Args:
         title: what is shown.
         by_kind: of the runs that have it, by what they cover.
-        better: +1 where more is better, -1 where less is.
+        better: +1 where more is better, -1 where less is, 0 where neither is.
     """
     rankings = tuple(
-        Ranking(kind, tuple(sorted(found, key=lambda s: (-better * s.value, s.run.letter))))
+        Ranking(kind, tuple(sorted(found, key=lambda s: (-s.value if better > 0 else s.value, s.run.letter))))
         for kind, found in by_kind.items()
     )
-    return Bars(title, rankings, better="more is better" if better > 0 else "less is better")
+    return Bars(title, rankings, better=("", "more is better", "less is better")[better])

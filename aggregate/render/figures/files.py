@@ -9,6 +9,9 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -35,11 +38,11 @@ def of(panels: Sequence[Drawn], runs: Sequence[Run], looks: Looks, title: str) -
         keys = [Line2D([], [], label=name_of(run), **looks[run.letter].line) for run in runs]
         figure.legend(handles=keys, loc="outside lower left", ncols=2, fontsize=8, handlelength=4)
     png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    with _any_letter():
-        figure.savefig(png, format="png", metadata={"Software": None})
-        figure.set_layout_engine("none")  # laid out once is enough
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(pdf, format="pdf", metadata={"Creator": None, "Producer": None, "CreationDate": None})
+    with _any_letter():  # canvases draw once where savefig draws twice, and the first one's layout serves all
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        FigureCanvasPdf(figure).print_pdf(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
     return png.getvalue(), svg.getvalue(), pdf.getvalue()
 
 
@@ -77,11 +80,11 @@ def _fill(axes: Axes, panel: Drawn) -> None:
 
 def inline(panel: Panel) -> Image:
     """One panel as SVG for the page."""
-    figure = new_figure(PANEL[0], _height(panel))
-    panel.draw(figure.subplots())
     svg = io.BytesIO()
-    with _any_letter(), mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    with _any_letter(), mpl.rc_context({"svg.fonttype": "none", "figure.facecolor": "none", "axes.facecolor": "none"}):
+        figure = new_figure(PANEL[0], _height(panel))
+        panel.draw(figure.subplots())
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     return Image(panel.title, _for_the_page(svg.getvalue(), panel))
 
 
@@ -94,7 +97,7 @@ def _any_letter() -> Iterator[None]:
 
 
 def _for_the_page(svg: bytes, panel: Panel) -> str:
-    """Without what the page does not need; with a class a run, what points show, and colours by name."""
+    """Without what the page does not need; with the run of each line, what its points show, and colours by name."""
     root = ElementTree.fromstring(svg)
     for unneeded in [*root.findall(f"{SVG}metadata"), *root.findall(f"{SVG}defs[{SVG}style]")]:
         root.remove(unneeded)
@@ -104,8 +107,10 @@ def _for_the_page(svg: bytes, panel: Panel) -> str:
         name = group.get("id", "")
         if name.startswith("run-"):
             del group.attrib["id"]
-            group.set("class", f"of-run {name}")
-            for point, text in zip(group.iter(f"{SVG}use"), tips.get(name.removeprefix("run-"), iter(())), strict=False):
+            group.set("data-run", name.removeprefix("run-"))
+            for point, text in zip(
+                group.iter(f"{SVG}use"), tips.get(name.removeprefix("run-"), iter(())), strict=False
+            ):
                 point.set("data-tip", text)
     text = ElementTree.tostring(root, encoding="unicode")
     for colour, variable in CSS.items():

@@ -65,7 +65,7 @@ class Image:
 
     Attributes:
         title: above it.
-        svg: with text as text, colours by name of CSS variable, and a class a run.
+        svg: with text as text, colours by name of CSS variable, and its run on each line.
     """
 
     title: str

@@ -47,6 +47,7 @@ def _divergence(of_run: dict[str, np.ndarray], looks: Looks) -> Panel:
 
     def draw(axes: Axes) -> None:
         axes.set_xlabel("step")
+        axes.set_ylabel("logarithmic scale")
         axes.set_yscale("log")
         powers_of_ten(axes.yaxis)
         if not len(apart):
@@ -58,7 +59,7 @@ def _divergence(of_run: dict[str, np.ndarray], looks: Looks) -> Panel:
         ends = [(letter, float(len(values)), float(values[-1])) for letter, values in so_far.items() if values[-1] > 0]
         label_ends(axes, ends, looks)
 
-    return Panel(f"Largest relative difference from {reference} so far, logarithmic scale", draw)
+    return Panel(f"Largest relative difference from {reference} so far", draw)
 
 
 def _able(run: Run) -> bool:

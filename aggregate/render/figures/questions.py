@@ -27,7 +27,7 @@ def _power(runs: Sequence[Run]) -> list[Bars]:
     """What the training window drew: watts, and what they bought; what meters cover is told apart."""
     return _of_metrics(
         runs,
-        ("power", "Power while training", -1),
+        ("power", "Power while training", 0),
         ("images_per_joule", "Images per joule while training", +1),
         apart=True,
     )

@@ -54,4 +54,6 @@ def _able(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.letter in drawn]
 
 
-KIND = Kind("scaling", "What do more devices bring?", "training by several ranks, and by one to compare with", _able, panels)
+KIND = Kind(
+    "scaling", "What do more devices bring?", "training by several ranks, and by one to compare with", _able, panels
+)

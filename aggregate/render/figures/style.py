@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from aggregate.analysis.merging import Run
+from aggregate.render import words
 
 INK, DIM, LINE, PAGE = "#1b1b1b", "#5b5b5b", "#d9d9d9", "#ffffff"
 COLOURS = {"mlx": "#003d7a", "tf-cuda": "#c58200", "torch-ipex": "#bb5566"}
@@ -23,11 +24,8 @@ CSS = {INK: "--text", DIM: "--dim", LINE: "--line", PAGE: "--page", OTHER_COLOUR
     colour: f"--{platform}" for platform, colour in COLOURS.items()
 }
 """The page's variable for each colour of a chart."""
-FRAMEWORKS = {"mlx": "MLX", "tf-cuda": "TensorFlow", "torch-ipex": "PyTorch"}
-"""What readers call the platforms."""
 RC: dict[str, Any] = {
-    "figure.dpi": 100,
-    "savefig.dpi": 150,
+    "figure.dpi": 150,
     "figure.facecolor": PAGE,
     "axes.facecolor": PAGE,
     "figure.constrained_layout.use": True,
@@ -96,14 +94,6 @@ def looks(runs: Sequence[Run]) -> Looks:
     return made
 
 
-def framework_of(run: Run) -> str:
-    """What ran, as readers call it: "PyTorch, ipex engine" where the engine is not the platform's only one."""
-    c = run.content
-    engine = f" ({c.engine})" if c.platform == "torch-ipex" else ""
-    synthetic = "synthetic data" if c.data.source == "synthetic" else ""
-    return ", ".join(filter(None, (FRAMEWORKS.get(c.platform, c.platform) + engine, run.ranks.words, synthetic)))
-
-
 def shorten(text: str, width: int = 40) -> str:
     """Cut to a width, with an ellipsis where anything is lost."""
     return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
@@ -111,7 +101,8 @@ def shorten(text: str, width: int = 40) -> str:
 
 def name_of(run: Run) -> str:
     """Letter, device and framework on one line."""
-    return f"{run.letter}  {shorten(run.hardware.short)} · {shorten(framework_of(run), 44)}"
+    synthetic = ", synthetic data" if run.content.data.source == "synthetic" else ""
+    return f"{run.letter}  {shorten(words.device(run))} · {shorten(words.framework(run))}{synthetic}"
 
 
 def new_figure(width: float, height: float) -> Figure:

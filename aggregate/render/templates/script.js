@@ -41,8 +41,7 @@ function filter() {
     if (words.every(word => text.includes(word)) && Object.entries(wanted).every(([kind, values]) => values.includes(facts[kind]))) shown.add(letter);
   }
   const all = shown.size === Object.keys(FACTS).length;
-  for (const item of runs) item.hidden = !shown.has(item.dataset.run);
-  for (const group of document.querySelectorAll(".of-run")) group.style.display = shown.has(group.getAttribute("class").split("run-")[2]) ? "" : "none";
+  for (const item of runs) item.toggleAttribute("hidden", !shown.has(item.dataset.run));
   for (const fold of document.querySelectorAll("details.more")) if (!all) fold.open = true;
   if (count) count.textContent = all ? "" : `${shown.size} of ${Object.keys(FACTS).length} shown`;
 }
