@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregate.analysis.answer import Standing
-from aggregate.analysis.energy import meter
 from aggregate.analysis.merging import Run, merged
 from shared_spec.results.measurements import Convergence, Latency, Training
 from shared_spec.results.prices import NoPrice

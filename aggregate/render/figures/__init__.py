@@ -4,10 +4,18 @@ from collections.abc import Sequence
 
 from aggregate.analysis.merging import Run
 from aggregate.analysis.sections import Section
-from aggregate.render.figures import matplotlib_alone  # first: it imports matplotlib without the user's settings
-from aggregate.render.figures import accuracy, batch, files, loss, questions, scaling, spread
+from aggregate.render.figures import (
+    accuracy,
+    batch,
+    files,
+    loss,
+    matplotlib_alone,  # first: it imports matplotlib without the user's settings
+    questions,
+    scaling,
+    spread,
+)
 from aggregate.render.figures.bars import Bars
-from aggregate.render.figures.kind import Kind, Plot
+from aggregate.render.figures.kind import Kind, Panel, Plot
 from aggregate.render.figures.style import RC, Looks, looks, name_of
 
 KINDS = (
@@ -52,16 +60,22 @@ def draw_one(kind: Kind, section: Section, looks: Looks) -> Plot:
     if not able:
         missing = f"No chart: no run here has a {kind.what} to show."
         return Plot(name, kind.title, "", b"", b"", missing, details=kind.details)
-    shown, missing = able[:MAX_RUNS], []
-    if lacking := [run.letter for run in section.runs if run not in able]:
-        missing.append(f"Not shown, for want of a {kind.what}: {', '.join(lacking)}.")
-    if len(able) > MAX_RUNS:
-        missing.append(f"The first {MAX_RUNS} of {len(able):,} runs are drawn.")
+    shown = able[:MAX_RUNS]
+    panels = kind.panels(shown, looks)
+    on_page = panels if isinstance(panels[0], Panel) else kind.panels(section.runs, looks)
     names = ", ".join(f"{name_of(run)} ({run.content.precision})" for run in shown)
     notes = tuple(f"{run.letter}: {text}." for run in shown for text in kind.says(run))
-    panels = kind.panels(shown, looks)
     png, svg, pdf = files.of(panels, shown, looks, kind.title)
-    on_page = kind.panels(able, looks) if len(able) > MAX_RUNS and all(isinstance(p, Bars) for p in panels) else panels
     inline = tuple(panel if isinstance(panel, Bars) else files.inline(panel) for panel in on_page)
-    alt = f"{kind.title} {names}"
-    return Plot(name, kind.title, alt, png, svg, " ".join(missing), notes, pdf, inline, kind.details)
+    missing = _missing(kind, section, able, len(shown))
+    return Plot(name, kind.title, f"{kind.title} {names}", png, svg, missing, notes, pdf, inline, kind.details)
+
+
+def _missing(kind: Kind, section: Section, able: Sequence[Run], shown: int) -> str:
+    """What a chart does not show, and why."""
+    known, texts = {run.letter for run in able}, []
+    if lacking := [run.letter for run in section.runs if run.letter not in known]:
+        texts.append(f"Not shown, for want of a {kind.what}: {', '.join(lacking)}.")
+    if len(able) > shown:
+        texts.append(f"The first {shown} of {len(able):,} runs are drawn.")
+    return " ".join(texts)

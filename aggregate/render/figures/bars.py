@@ -1,19 +1,17 @@
 """Bars: figures of runs, best first, each with its number beside it; on the page as HTML, in files drawn by matplotlib."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 
+from aggregate.analysis import series
 from aggregate.analysis.answer import Answer, Ranking, Standing
 from aggregate.analysis.merging import Run
 from aggregate.analysis.registry import METRIC
 from aggregate.render.figures.style import DIM, INK, colour_of, far_apart, name_of, plain_numbers
 from aggregate.render.tables import shown
-
-DECADES = 1.0
-"""How far below the shortest bar a logarithmic axis begins."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,21 @@ class Bars:
 
     title: str
     rankings: tuple[Ranking, ...]
-    lacking: tuple[tuple[Run, str], ...] = ()
-    better: str = ""
+    lacking: tuple[tuple[Run, str], ...]
+    better: str
 
     @property
     def standings(self) -> list[Standing]:
         """All of them."""
         return [standing for ranking in self.rankings for standing in ranking.standings]
+
+    @property
+    def without(self) -> list[str]:
+        """Who has no bar, by the reason: "I, K: the convergence phase was not run"."""
+        by_reason: dict[str, list[str]] = {}
+        for run, reason in self.lacking:
+            by_reason.setdefault(reason, []).append(run.letter)
+        return [f"{', '.join(letters)}: {reason}" for reason, letters in by_reason.items()]
 
     @property
     def unit(self) -> str:
@@ -82,13 +88,20 @@ class Bars:
         if not self.logarithmic:
             return []
         low, high = self.limits
-        return [10.0**n for n in range(round(math.log10(low)), math.floor(math.log10(high)) + 1)]
+        powers = (10.0**n for n in range(round(math.log10(low)), math.floor(math.log10(high)) + 1))
+        return [power for power in powers if power <= high]
 
 
 def of_answer(title: str, answer: Answer) -> Bars:
-    """The figures behind an answer."""
+    """The figures behind an answer, without those that no axis can carry."""
     better = "more is better" if answer.question.more_is_better else "less is better"
-    return Bars(title, answer.rankings, answer.unknown, better)
+    rankings, lacking = [], list(answer.unknown)
+    for ranking in answer.rankings:
+        shown_ones = tuple(s for s in ranking.standings if series.drawable(np.array([s.value])))
+        lacking += [(s.run, f"{s.value:.3g}, which no axis can carry") for s in ranking.standings if not series.drawable(np.array([s.value]))]
+        if shown_ones:
+            rankings.append(Ranking(ranking.kind, shown_ones))
+    return Bars(title, tuple(rankings), tuple(lacking), better)
 
 
 def value_of(standing: Standing) -> str:
@@ -103,11 +116,11 @@ def _shown(value: float, standing: Standing) -> str:
 
 
 def range_of(standing: Standing) -> str:
-    """Lowest to highest repeat in words; empty where there is one repeat."""
+    """Lowest to highest repeat in words; empty where there is one repeat, or all look alike."""
     if standing.repeats < 2 or not (math.isfinite(standing.low) and math.isfinite(standing.high)):
         return ""
     low, high = (_shown(end, standing) for end in (standing.low, standing.high))
-    return f"{low} to {high}"
+    return f"{low} to {high}" if low != high else ""
 
 
 def draw(bars: Bars, axes: Axes) -> None:
@@ -162,4 +175,4 @@ def of_metric(title: str, by_kind: dict[str, list[Standing]], better: int) -> Ba
         Ranking(kind, tuple(sorted(found, key=lambda s: (-s.value if better > 0 else s.value, s.run.letter))))
         for kind, found in by_kind.items()
     )
-    return Bars(title, rankings, better=("", "more is better", "less is better")[better])
+    return Bars(title, rankings, (), ("", "more is better", "less is better")[better])

@@ -24,7 +24,7 @@ from aggregate.render.figures.style import CSS, Looks, name_of, new_figure
 COLUMNS = 3
 PANEL = (4.4, 3.1)
 """Inches of a panel; on a phone's 390 pixels its text is still as large as the page's notes."""
-BARS_WIDTH, ROW = 10.0, 0.34
+BARS_WIDTH, ROW, KEY = 10.0, 0.34, 0.2
 SVG = "{http://www.w3.org/2000/svg}"
 for _prefix, _address in (("", SVG[1:-1]), ("xlink", "http://www.w3.org/1999/xlink")):
     ElementTree.register_namespace(_prefix, _address)
@@ -32,13 +32,14 @@ for _prefix, _address in (("", SVG[1:-1]), ("xlink", "http://www.w3.org/1999/xli
 
 def of(panels: Sequence[Drawn], runs: Sequence[Run], looks: Looks, title: str) -> tuple[bytes, bytes, bytes]:
     """All panels in one figure with its legend, as PNG, SVG and PDF, with nothing of the day or the machine in them."""
-    figure = _figure(panels)
+    lines = any(isinstance(panel, Panel) and not panel.rows for panel in panels)
+    figure = _figure(panels, 0.5 + lines * KEY * -(-len(runs) // 2))
     figure.suptitle(title, x=0.01, ha="left", weight="bold", size=12)
-    if any(isinstance(panel, Panel) and not panel.rows for panel in panels):
+    if lines:
         keys = [Line2D([], [], label=name_of(run), **looks[run.letter].line) for run in runs]
         figure.legend(handles=keys, loc="outside lower left", ncols=2, fontsize=8, handlelength=4)
     png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    with _any_letter():  # canvases draw once where savefig draws twice, and the first one's layout serves all
+    with any_letter():  # canvases draw once where savefig draws twice, and the first one's layout serves all
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         figure.set_layout_engine("none")
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
@@ -46,16 +47,16 @@ def of(panels: Sequence[Drawn], runs: Sequence[Run], looks: Looks, title: str) -
     return png.getvalue(), svg.getvalue(), pdf.getvalue()
 
 
-def _figure(panels: Sequence[Drawn]) -> Figure:
-    """Bars one below the other, as wide as the figure; other panels side by side."""
+def _figure(panels: Sequence[Drawn], margin: float) -> Figure:
+    """Bars one below the other, as wide as the figure; other panels side by side; `margin` in inches for what is around."""
     if all(isinstance(panel, Bars) for panel in panels):
         heights = [_height(panel) for panel in panels]
-        figure = new_figure(BARS_WIDTH, 0.5 + sum(heights))
+        figure = new_figure(BARS_WIDTH, margin + sum(heights))
         each = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     else:
         columns = min(COLUMNS, len(panels))
         lines = -(-len(panels) // columns)
-        figure = new_figure(PANEL[0] * columns, 0.8 + lines * max(map(_height, panels)))
+        figure = new_figure(PANEL[0] * columns, margin + lines * max(map(_height, panels)))
         each = figure.subplots(lines, columns, squeeze=False)
         for unused in list(each.flat)[len(panels) :]:
             unused.set_axis_off()
@@ -81,7 +82,7 @@ def _fill(axes: Axes, panel: Drawn) -> None:
 def inline(panel: Panel) -> Image:
     """One panel as SVG for the page."""
     svg = io.BytesIO()
-    with _any_letter(), mpl.rc_context({"svg.fonttype": "none", "figure.facecolor": "none", "axes.facecolor": "none"}):
+    with any_letter(), mpl.rc_context({"svg.fonttype": "none", "figure.facecolor": "none", "axes.facecolor": "none"}):
         figure = new_figure(PANEL[0], _height(panel))
         panel.draw(figure.subplots())
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
@@ -89,7 +90,7 @@ def inline(panel: Panel) -> Image:
 
 
 @contextmanager
-def _any_letter() -> Iterator[None]:
+def any_letter() -> Iterator[None]:
     """A device may be named in any script, the fonts at hand may not have it; a box stands for the letter then."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")

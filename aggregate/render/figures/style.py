@@ -49,6 +49,8 @@ RC: dict[str, Any] = {
     "svg.hashsalt": "deit-bench",  # the same figure gives the same file
 }
 MARKERS, DASHES, FILLS = "osD^vPX", ("-", "--", "-.", ":"), ("full", "none", "left", "top")
+APART = 10
+"""Points between the letters at the ends of lines."""
 LOG_FROM = 8.0
 """Values further apart than this factor get a logarithmic axis."""
 
@@ -142,9 +144,9 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float]], looks: Look
         looks: of the runs.
     """
     floor = -1e9
-    heights = {letter: axes.transData.transform((x, y))[1] for letter, x, y in ends}
+    heights = {letter: 72 / axes.figure.dpi * axes.transData.transform((x, y))[1] for letter, x, y in ends}
     for letter, x, y in sorted(ends, key=lambda end: heights[end[0]]):
-        at = max(heights[letter], floor + 10)
+        at = min(max(heights[letter], floor + APART), heights[letter] + 5 * APART)
         floor = at
         axes.annotate(
             letter, (x, y), (6, at - heights[letter]), textcoords="offset points", va="center", size=9, weight="bold",
