@@ -2,15 +2,16 @@
 
 import io
 import textwrap
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from aggregate.analysis.answer import Ranking
+from aggregate.analysis.answer import Ranking, Standing
 from aggregate.analysis.comparison import Comparison
 from aggregate.render import answer, words
 from aggregate.render.figures import files, matplotlib_alone
-from aggregate.render.figures.bars import Bars, value_of
+from aggregate.render.figures.bars import value_of
 from aggregate.render.figures.style import DIM, INK, RC, colour_of, new_figure, shorten
 from shared_spec.errors import UserError
 
@@ -37,25 +38,25 @@ def png(comparison: Comparison) -> bytes:
 
 def _drawn(ranking: Ranking, sentence: str, title: str) -> bytes:
     standings = (ranking.best, *ranking.rivals)[:MAX_BARS]
-    bars = Bars("", (Ranking("", standings),), (), "")
     with matplotlib_alone.styled({**RC, "figure.dpi": DPI, "figure.constrained_layout.use": False}):
         figure = new_figure(PIXELS[0] / DPI, PIXELS[1] / DPI)
         figure.text(0.05, 0.9, title, size=20, weight="bold", va="center")
         axes = figure.add_axes((0.05, 0.3, 0.9, 0.54))
-        _draw_bars(axes, bars)
+        _draw_bars(axes, standings)
         lines = textwrap.wrap(sentence, 100, max_lines=MAX_LINES, placeholder=" …")
         figure.text(0.05, 0.19, "\n".join(lines), size=15, va="center", linespacing=1.3)
-        scale = " · logarithmic scale" if bars.logarithmic else ""
-        figure.text(0.05, 0.05, f"deit-bench: the same training, measured and proved on each machine{scale}", size=12, color=DIM)
+        figure.text(0.05, 0.05, "deit-bench: the same training, measured and proved on each machine", size=12, color=DIM)
         file = io.BytesIO()
         with files.any_letter():
             FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
     return file.getvalue()
 
 
-def _draw_bars(axes: Axes, bars: Bars) -> None:
-    for row, standing in enumerate(bars.standings):
-        axes.barh(row + 0.15, bars.place(standing.value), height=0.42, color=colour_of(standing.run))
+def _draw_bars(axes: Axes, standings: Sequence[Standing]) -> None:
+    """Bars from zero, best first: a picture without its page must not need an axis."""
+    for row, standing in enumerate(standings):
+        width = standing.value / standings[0].value
+        axes.barh(row + 0.15, width, height=0.42, color=colour_of(standing.run), edgecolor=colour_of(standing.run))
         machine, framework = shorten(words.device(standing.run), 44), shorten(words.framework(standing.run), 30)
         axes.text(0, row - 0.25, f"{machine} · {framework}", size=16, va="center", color=INK)
         axes.text(1, row - 0.25, value_of(standing), size=18, weight="bold", va="center", ha="right", color=INK)
