@@ -70,7 +70,7 @@ OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out "$(RESULTS)" \
   $(if $(MAX_BATCH),--max-batch $(MAX_BATCH)) $(if $(MEMORY_SHARE),--memory-share $(MEMORY_SHARE)) \
   $(if $(POWER_WATTS),--power-watts "$(POWER_WATTS)") $(ARGS)
 
-.PHONY: help bench doctor report screenshot test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
+.PHONY: help setup bench doctor report screenshot test lint clean $(foreach p,mlx cuda ipex,bench-$(p) peers-$(p)) \
   $(foreach p,spec aggregate mlx cuda ipex,setup-$(p) test-$(p)) test-across
 
 help: ## show this
@@ -111,7 +111,7 @@ screenshot: setup-aggregate ## docs/report.png, the picture in README.md, of the
 	  --window-size=1400,1500 --screenshot="$(CURDIR)/docs/report.png" "file://$$folder/index.html" 2>/dev/null && \
 	ls -l docs/report.png
 
-test: ## all tests that can run on this system
+test: setup ## all tests that can run on this system
 	@for p in $(TESTABLE); do $(MAKE) --no-print-directory test-$$p || exit 1; done
 	@$(if $(LEFT_OUT),,$(MAKE) --no-print-directory test-across)
 	@$(if $(LEFT_OUT),echo "Left out (cannot be installed on $(SYSTEM)): $(LEFT_OUT)")
@@ -125,7 +125,7 @@ test-mlx test-cuda test-ipex: test-%: setup-%
 test-across: setup-spec setup-mlx setup-cuda setup-ipex
 	cd shared-spec && .venv/bin/python -m pytest tests/across_platforms.py
 
-lint: $(foreach p,$(TESTABLE),setup-$(p)) ## ruff, mypy, and who may import whom (.importlinter)
+lint: setup ## ruff, mypy, and who may import whom (.importlinter)
 	shared-spec/.venv/bin/ruff check .
 	shared-spec/.venv/bin/ruff format --check .
 	PYTHONPATH=shared-spec:bench-mlx:bench-tf-cuda:bench-torch-ipex:. shared-spec/.venv/bin/lint-imports --no-cache
@@ -133,6 +133,9 @@ lint: $(foreach p,$(TESTABLE),setup-$(p)) ## ruff, mypy, and who may import whom
 	aggregate/.venv/bin/mypy --config-file aggregate/pyproject.toml aggregate
 	@for p in $(foreach p,$(filter mlx cuda ipex,$(TESTABLE)),$(FOLDER_$(p))); do \
 	  echo "mypy $$p"; (cd $$p && ../shared-spec/.venv/bin/mypy --python-executable .venv/bin/python) || exit 1; done
+
+setup: ## all environments that can be made on this system, at once
+	@$(MAKE) --no-print-directory -j$(words $(TESTABLE)) $(foreach p,$(TESTABLE),setup-$(p))
 
 # Each environment is made by setup_env.py, which looks every time whether it is still what is asked for.
 setup-spec setup-aggregate setup-mlx setup-cuda setup-ipex: setup-%:

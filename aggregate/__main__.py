@@ -1,6 +1,5 @@
 """`python -m aggregate results/*.json`: compare results, on the terminal and in report/."""
 
-import io
 import sys
 
 DEPENDENCIES = ("click", "jinja2", "matplotlib", "numpy", "pandas", "pydantic", "rich", "scipy", "shared_spec")
@@ -12,7 +11,7 @@ try:
     from rich.console import Console
     from rich.text import Text
 
-    from aggregate import publish
+    from aggregate import __version__, publish, streams
     from aggregate.analysis import aa, merging, pricing, simulation
     from aggregate.analysis.comparison import Comparison
     from aggregate.analysis.comparison import compare as compare_results
@@ -38,10 +37,12 @@ class _CompareUnlessTold(click.Group):
     """A group whose first word may be left out: without the name of a command, it is to compare."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if args[:1] and args[0] in self.commands else ["compare", *args])
+        told = args[:1] and (args[0] in self.commands or args[0] == "--version")
+        return super().parse_args(ctx, args if told else ["compare", *args])
 
 
 @click.group(cls=_CompareUnlessTold)
+@click.version_option(__version__, prog_name="deit-bench aggregate")
 def main() -> None:
     """Compare results, or check one."""
 
@@ -51,6 +52,7 @@ def main() -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default="report", show_default=True, help="Folder of the report."
 )
+@click.option("--force", is_flag=True, help="Overwrite files in --out that no report wrote.")
 @click.option(
     "--baseline", default="", help="What to compare with: letter, platform, engine, device or file; else the first."
 )
@@ -77,6 +79,7 @@ def compare(
     *,
     files: tuple[str, ...],
     out: Path,
+    force: bool,
     baseline: str,
     prices: Path | None,
     tariff: str | None,
@@ -87,13 +90,13 @@ def compare(
     form: str,
     fail_on_warning: bool,
 ) -> None:
-    """Compare results: FILES are result files or folders of them.
+    """Compare results: FILES are result files or folders of them; - is standard input.
 
     The report is written into --out, whatever is printed. The exit status is 0 if all files were compared, 1 if some
     were not, 2 if there was nothing to compare. `python -m aggregate check FILE` tells whether a result is fit to be
     published.
     """
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = streams.errors()
     if not files:
         _say(errors, "Which results? Try `python -m aggregate results/*.json`; `make bench` makes one.")
         sys.exit(EXIT_NOTHING_COMPARED)
@@ -107,14 +110,13 @@ def compare(
         used = pricing.chosen(load_prices(prices), tariff, machine_prices, exchange_rates, currency)
         pricing.check_devices(used, [hardware_of(result.content) for result in loaded.results])
         comparison = compare_results(loaded.results, loaded.problems, used, baseline)
-        plots = report.write(comparison, out, title)
+        plots = report.write(comparison, out, title, force)
     except UserError as error:
         _say(errors, str(error))
         sys.exit(EXIT_NOTHING_COMPARED)
     if form == "table":
         _show(comparison)
     else:
-        _survive_encoding()
         click.echo(report.as_text(comparison, plots, form, title), nl=False)
     _say(errors, f"The report is in {out}: index.html, comparison.md, comparison.csv and plots/.")
     sys.exit(_status(comparison, errors, fail_on_warning))
@@ -136,12 +138,12 @@ def _status(comparison: Comparison, errors: Console, fail_on_warning: bool) -> i
 @main.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Tell whether a result is fit to be published.
+    """Tell whether a result is fit to be published; - is standard input.
 
     It is if it is valid, of the standard workload, from a clean commit and proved to compute the specified model, and
     holds nothing private. The exit status is 0 if it is, else 1.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = streams.console(soft_wrap=True)
     findings = publish.check(file)
     for finding in findings:
         _say(console, f"{finding.sign}  {finding.text}")
@@ -200,14 +202,13 @@ def same_against_same(*, files: tuple[str, ...], simulate: int | None, seed: int
     status is 0 if at most 5 % of the verdicts are false, 1 if more are or a file was left out, 2 if there was nothing to
     compare.
     """
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = streams.errors()
     loaded = load(files)
     for problem in loaded.problems:
         _say(errors, str(problem))
     if not loaded.results and not simulate:
         _say(errors, "There is no valid result to compare. Try `python -m aggregate aa results/*.json`.")
         sys.exit(EXIT_NOTHING_COMPARED)
-    _survive_encoding()
     sound = True
     if loaded.results:
         runs = merging.runs(loaded.results, load_prices(None))
@@ -231,18 +232,9 @@ def _say(console: Console, text: str) -> None:
     console.print(Text(text))
 
 
-def _survive_encoding() -> None:
-    """A character that standard output cannot encode becomes a question mark, not an error."""
-    if sys.stdout.encoding.lower() != "utf-8" and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-
-
 def _show(comparison: Comparison) -> None:
     """Print the tables; what is piped on is as wide as it needs to be and never cut."""
-    _survive_encoding()
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=terminal.UNBOUNDED)
+    console = streams.console()
     for section in comparison.sections:
         subtables = outline.subtables(comparison, section)
         for table in (outline.headline(comparison, section), *subtables, outline.details(comparison, section)):
@@ -254,4 +246,4 @@ def _show(comparison: Comparison) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m aggregate")
+    streams.guarded(lambda: main(prog_name="python -m aggregate", standalone_mode=False))

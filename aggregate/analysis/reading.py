@@ -7,6 +7,7 @@ import contextlib
 import gc
 import hashlib
 import os
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from shared_spec.results import format
 from shared_spec.results.measurements import Latency, Training
 from shared_spec.results.upgrade import OLDER_VERSIONS, upgrade
 
+STDIN = "-"
+STDIN_NAME = "standard input"
 PATTERNS = ("*.json", "*.json.gz")
 MAX_BYTES = 64 * 2**20
 """Of a file, unpacked. A full run on a fast GPU keeps some 200,000 samples: about 5 MB."""
@@ -76,7 +79,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @_no_garbage_collection()
 def load(paths: Iterable[str | Path]) -> Loaded:
-    """Read result files; a folder stands for the *.json and *.json.gz files in it.
+    """Read result files; a folder stands for the *.json and *.json.gz files in it, "-" for standard input.
 
     Every problem of every file is reported; the files without any are returned all the same. Never raises for
     what a file holds.
@@ -98,7 +101,9 @@ def _expand(paths: Iterable[str | Path], problems: list[Problem]) -> Iterator[Pa
     """The files behind the arguments; what stands for none becomes a problem."""
     for argument in paths:
         path = Path(argument)
-        if os.path.isdir(path):  # unlike Path.is_dir, False where the system does not let us look
+        if str(argument) == STDIN:
+            yield path
+        elif os.path.isdir(path):  # unlike Path.is_dir, False where the system does not let us look
             # Hidden files are not results: a run that is under way keeps its own there.
             inside = sorted(f for p in PATTERNS for f in path.glob(p) if not f.name.startswith("."))
             if not inside:
@@ -117,12 +122,12 @@ def _read(path: Path) -> Result:
         _Refused: it is none, or not a valid one.
     """
     try:
-        data = files.read_bytes(path, MAX_BYTES)
+        data = _bytes(path)
         content = _clean_all(files.loads(data.decode("utf-8")))
         result = format.parse(_upgraded(content))
         if problems := list(contradictions.problems(result)):
             raise _Refused(problems)
-        return Result(clean(path.name), result, hashlib.sha256(data).hexdigest())
+        return Result(_name(path), result, hashlib.sha256(data).hexdigest())
     except schema.Invalid as invalid:
         raise _Refused(invalid.problems) from None
     except OSError as error:
@@ -136,6 +141,19 @@ def _read(path: Path) -> Result:
     except ValueError as error:
         message = f"is not valid JSON ({error}); it may be truncated"
     raise _Refused([("", message)])
+
+
+def _bytes(path: Path) -> bytes:
+    """What a file or standard input holds, unpacked."""
+    if str(path) != STDIN:
+        return files.read_bytes(path, MAX_BYTES)
+    if sys.stdin is None:
+        raise UserError("was closed before anything was read")
+    return files.read_stream(sys.stdin.buffer.read, MAX_BYTES)
+
+
+def _name(path: Path) -> str:
+    return STDIN_NAME if str(path) == STDIN else clean(path.name)
 
 
 def _upgraded(content: Any) -> Any:
@@ -176,10 +194,11 @@ def _samples(result: Result) -> object:
 
 def _listed(path: Path, problems: list[tuple[str, str]]) -> Iterator[Problem]:
     """The problems of a file, those beyond MAX_PROBLEMS only counted."""
+    name = STDIN_NAME if str(path) == STDIN else str(path)
     for pointer, message in problems[:MAX_PROBLEMS]:
-        yield Problem(str(path), pointer, message)
+        yield Problem(name, pointer, message)
     if (more := len(problems) - MAX_PROBLEMS) > 0:
-        yield Problem(str(path), "", f"has {more:,} more problems")
+        yield Problem(name, "", f"has {more:,} more problems")
 
 
 def clean(text: str) -> str:

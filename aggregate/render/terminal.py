@@ -39,7 +39,7 @@ def _grid(table: Table, columns: Sequence[int]) -> RichTable:
         lines = [*lines[:-1], *[""] * (height - len(lines)), lines[-1]]
         title = Text.assemble((head.text, "bold"), " " if head.marks else "", head.superscript)
         grid.add_column(Text("\n").join([title, *map(Text, lines)]), justify="right", no_wrap=True)
-    margins = {i: max(len(row.cells[i].superscript) for row in table.rows) for i in columns}
+    margins = {i: max((len(row.cells[i].superscript) for row in table.rows), default=0) for i in columns}
     for index, row in enumerate(table.rows):
         if row.starts and index:
             grid.add_section()

@@ -12,6 +12,12 @@ from aggregate.tests.factory import FULL_PHASES, PRICES, make_result, save, smal
 RESULTS = Path(__file__).parents[2] / "results"
 
 
+@pytest.fixture(autouse=True)
+def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever terminal the tests are run from, nothing bounds a table."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots are drawn but not rendered, which takes nearly all of the time that a report does."""

@@ -15,6 +15,7 @@ import pytest
 
 import aggregate
 from aggregate.analysis.summary import COLUMNS
+from aggregate.render.folder import MARKER
 from aggregate.tests.factory import FULL_PHASES, call, make_result, save, small_spec
 from shared_spec.errors import UserError
 from shared_spec.results.prices import load_prices
@@ -42,7 +43,7 @@ def test_all_good(tmp_path: Path) -> None:
     assert "synthetic stand-in" in done.stdout
     names = {str(path.relative_to(tmp_path / "report")) for path in (tmp_path / "report").rglob("*") if path.is_file()}
     plots = {f"plots/{stem}.{kind}" for stem in STEMS for kind in ("png", "svg")}
-    assert names == {"index.html", "comparison.md", "comparison.csv"} | plots
+    assert names == {MARKER, "index.html", "comparison.md", "comparison.csv"} | plots
     markdown = (tmp_path / "report" / "comparison.md").read_text()
     assert set(re.findall(r"\]\((.*?)\)", markdown)) == {f"plots/{stem}.png" for stem in STEMS}
     assert str(tmp_path) not in markdown

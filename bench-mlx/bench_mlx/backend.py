@@ -21,7 +21,7 @@ from bench_mlx.ops import attention_backward, enable_grad, join
 from bench_mlx.ranks import MlxGroup, group, on_host
 from shared_spec import places
 from shared_spec.backend import DeviceWatchdog, OutOfMemory
-from shared_spec.conformance.questions import BATCH
+from shared_spec.conformance.probes import BATCH
 from shared_spec.errors import UserError
 from shared_spec.ranks import Group
 from shared_spec.workload import params as canonical

@@ -37,7 +37,7 @@ class TestRanks(RankTests):
         parent = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         testing.wait_for(lambda: list(tmp_path.glob(".runs/*/convergence-0.safetensors")))
         self.rank_process(parent.pid, 1).send_signal(signal.SIGSTOP)
-        output, _ = parent.communicate(timeout=60)
+        output, _ = parent.communicate(timeout=240)
         assert parent.returncode == 1, output
         (outcome,) = testing.newest_result(tmp_path)["phases"]
         assert outcome["reason"] == "rank 0: nothing moved for 8 s: a rank has died or hangs"

@@ -99,8 +99,24 @@ def read_bytes(path: Path, largest: int = MAX_BYTES) -> bytes:
         raise UserError("is not a regular file")
     with path.open("rb") as file:
         data = _at_most(largest, file.read)
-        if path.suffix != ".gz":
-            return data
+    return _unpacked(data, largest) if path.suffix == ".gz" else data
+
+
+GZIP = b"\x1f\x8b"
+"""How what gzip has packed begins."""
+
+
+def read_stream(read: Callable[[int], bytes], largest: int = MAX_BYTES) -> bytes:
+    """The content of a stream, unpacked where it is packed: it has no name to say so.
+
+    Raises:
+        UserError: it is too large, or not what gzip has packed.
+    """
+    data = _at_most(largest, read)
+    return _unpacked(data, largest) if data.startswith(GZIP) else data
+
+
+def _unpacked(data: bytes, largest: int) -> bytes:
     try:
         return _at_most(largest, gzip.GzipFile(fileobj=io.BytesIO(data)).read)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

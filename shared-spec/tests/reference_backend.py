@@ -36,6 +36,51 @@ def bf16_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return rounded(rounded(a, 8) @ rounded(b, 8), 8)
 
 
+_product, _preprocess, _attention = reference.product, reference.preprocess, reference.attention
+_layer_norm, _cross_entropy = reference.layer_norm, reference.cross_entropy
+
+
+def _float32_preprocess(*args: Any) -> np.ndarray:
+    """Products of float32 in a bfloat16 step too, as on all platforms."""
+    with mock.patch.object(reference, "product", _product):
+        return _preprocess(*args)
+
+
+def _bf16_statistics(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> reference.Layered:
+    """LayerNorm whose mean, variance and reciprocal deviation are bfloat16."""
+    centred = x - rounded(x.mean(-1, keepdims=True), 8)
+    inverse_std = rounded(1 / np.sqrt(rounded((centred**2).mean(-1, keepdims=True), 8) + eps), 8)
+    _, pullback = _layer_norm(x, weight, bias, eps)
+    return centred * inverse_std * weight + bias, pullback
+
+
+def _bf16_sums(x: np.ndarray) -> reference.Layered:
+    """Softmax whose sums are bfloat16."""
+    exponentials = np.exp(x - x.max(-1, keepdims=True))
+    y = exponentials / rounded(exponentials.sum(-1, keepdims=True), 8)
+    return y, lambda dy: y * (dy - (dy * y).sum(-1, keepdims=True))
+
+
+def _bf16_loss(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    loss, gradient = _cross_entropy(logits, targets)
+    return float(rounded(np.array(loss), 8)), gradient
+
+
+def _bf16_preprocess(*args: Any) -> np.ndarray:
+    with mock.patch.object(reference, "product", bf16_product):
+        return _preprocess(*args)
+
+
+def _tf32_attention(qkv: np.ndarray, heads: int) -> reference.Layered:
+    with mock.patch.object(reference, "product", tf32_product):
+        return _attention(qkv, heads)
+
+
+def _of_bits(bits: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Products of operands with so many bits of significand: 4 in fp8 (E4M3)."""
+    return lambda a, b: _product(rounded(a, bits), rounded(b, bits))
+
+
 def tanh_gelu(x: np.ndarray, erf: object = None) -> reference.Layered:
     """The approximation of arXiv 1606.08415, section 2."""
     c = math.sqrt(2 / math.pi)
@@ -49,13 +94,12 @@ def tanh_gelu(x: np.ndarray, erf: object = None) -> reference.Layered:
 
 def _through_qkv(change: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Any:
     """An attention that changes the packed queries, keys, values [3, B, N, D] first; `back` is the transpose."""
-    attention = reference.attention
 
     def thirds(packed: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         return np.concatenate(function(np.stack(np.split(packed, 3, -1))), -1)
 
     def changed(qkv: np.ndarray, heads: int) -> reference.Layered:
-        y, pullback = attention(thirds(qkv, change), heads)
+        y, pullback = _attention(thirds(qkv, change), heads)
         return y, lambda dy: thirds(pullback(dy), back)
 
     return changed
@@ -75,7 +119,7 @@ def _nearest(source: int, target: int) -> np.ndarray:
     return np.eye(source, dtype=np.float32)[np.arange(target) * source // target]
 
 
-_adamw = reference.adamw
+_adamw, _clip = reference.adamw, reference.clip
 
 
 def _uncorrected_adamw(o: Any, state: reference.State, gradients: Params, lr: float) -> reference.State:
@@ -98,6 +142,22 @@ def _coupled_adamw(o: Any, state: reference.State, gradients: Params, lr: float)
     return _adamw(o.changed(weight_decay=0.0), state, coupled, lr)
 
 
+def _bf16_moments(*slots: str) -> Callable[..., reference.State]:
+    """AdamW that keeps these moments in bfloat16."""
+
+    def adamw(o: Any, state: reference.State, gradients: Params, lr: float) -> reference.State:
+        state = _adamw(o, state, gradients, lr)
+        low = {slot: {name: rounded(x, 8) for name, x in getattr(state, slot).items()} for slot in slots}
+        return replace(state, **low)
+
+    return adamw
+
+
+def _clip_each(gradients: Params, clip_norm: float) -> tuple[Params, float]:
+    """Every parameter's gradient clipped by its own norm."""
+    return {name: _clip({name: g}, clip_norm)[0][name] for name, g in gradients.items()}, _clip(gradients, clip_norm)[1]
+
+
 def _in_model(**changes: Any) -> Callable[[Spec], Spec]:
     return lambda spec: spec.changed(model=spec.model.changed(**changes))
 
@@ -112,11 +172,16 @@ def _in_optimizer(**changes: Any) -> Callable[[Spec], Spec]:
 
 @dataclass(frozen=True)
 class Fault:
-    """What a faulty backend does otherwise: parts of the reference replaced, another spec, or a named behaviour."""
+    """What a faulty backend does otherwise: parts of the reference replaced, another spec, or a named behaviour.
+
+    Attributes:
+        step_only: whether the parts are replaced in training steps alone, and not where gradients or logits are asked.
+    """
 
     patches: Callable[[Spec], dict[str, Any]] = lambda spec: {}
     spec: Callable[[Spec], Spec] = lambda spec: spec
     behaviour: str = ""
+    step_only: bool = False
 
 
 FAULTS = {
@@ -157,6 +222,29 @@ FAULTS = {
     "parameter left out": Fault(behaviour="lost parameter"),
     "NaN gradients": Fault(behaviour="nan gradients"),
     "synchronize does not wait": Fault(behaviour="no wait"),
+    "TF32 in attention": Fault(lambda spec: {"attention": _tf32_attention}),
+    "6-bit operands": Fault(lambda spec: {"product": _of_bits(6)}),
+    "fp8 operands": Fault(lambda spec: {"product": _of_bits(4)}),
+    "LayerNorm statistics in bf16": Fault(lambda spec: {"layer_norm": _bf16_statistics}),
+    "softmax sums in bf16": Fault(lambda spec: {"softmax": _bf16_sums}),
+    "loss in bf16": Fault(lambda spec: {"cross_entropy": _bf16_loss}),
+    "resize in bf16 in the step only": Fault(lambda spec: {"preprocess": _bf16_preprocess}, step_only=True),
+    "resize in bf16": Fault(lambda spec: {"preprocess": _bf16_preprocess}),
+    "nearest resize in the step only": Fault(lambda spec: {"interpolation_matrix": _nearest}, step_only=True),
+    "tanh GELU in the step only": Fault(lambda spec: {"gelu": tanh_gelu}, step_only=True),
+    "TF32 products in the step only": Fault(lambda spec: {"product": tf32_product}, step_only=True),
+    "moments kept in bf16": Fault(lambda spec: {"adamw": _bf16_moments("m", "v")}),
+    "first moments kept in bf16": Fault(lambda spec: {"adamw": _bf16_moments("m")}),
+    "second moments kept in bf16": Fault(lambda spec: {"adamw": _bf16_moments("v")}),
+    "clipped parameter by parameter": Fault(lambda spec: {"clip": _clip_each}),
+    "decay by the peak rate": Fault(behaviour="peak decay"),
+    "learning rate one step late": Fault(behaviour="late rate"),
+    "last row dropped": Fault(behaviour="last row dropped"),
+    "targets of the batch before": Fault(behaviour="old targets"),
+    "patch embedding frozen": Fault(behaviour="frozen patches"),
+    "weights packed at first inference and never again": Fault(behaviour="packed once"),
+    "answers remembered by their image": Fault(behaviour="remembered answers"),
+    "moving average of weights in inference": Fault(behaviour="averaged inference"),
 }
 
 
@@ -180,7 +268,12 @@ class ReferenceBackend:
     def __init__(self, spec: Spec, device: str, precision: str, engine: str, fault: str = "none") -> None:
         self.fault = FAULTS[fault]
         self.spec, self.precision, self.engine = self.fault.spec(spec), precision, engine
-        self.patches = ({"product": bf16_product} if precision == "bf16" else {}) | self.fault.patches(spec)
+        in_bf16 = {"product": bf16_product, "preprocess": _float32_preprocess}
+        self.sound: dict[str, Any] = in_bf16 if precision == "bf16" else {}
+        self.patches = self.sound | self.fault.patches(spec)
+        self.last_lr = self.peak = 0.0
+        self.last_targets: np.ndarray | None = None
+        self.answers: dict[bytes, Work] = {}
         self.now = self.busy_until = 0.0
         self.state: reference.State | None = None
         self.first_lr: float | None = None
@@ -189,8 +282,9 @@ class ReferenceBackend:
         return self.now
 
     @contextlib.contextmanager
-    def _faulty(self) -> Iterator[None]:
-        with mock.patch.multiple(reference, **self.patches) if self.patches else contextlib.nullcontext():
+    def _faulty(self, in_step: bool = False) -> Iterator[None]:
+        patches = self.sound if self.fault.step_only and not in_step else self.patches
+        with mock.patch.multiple(reference, **patches) if patches else contextlib.nullcontext():
             yield
 
     def _is(self, behaviour: str) -> bool:
@@ -211,6 +305,7 @@ class ReferenceBackend:
         kept = self.state if self._is("kept moments") else None
         self.state = replace(kept, params=values) if kept else reference.State.start(values)
         self.inference_params = values
+        self.packed: dict[int, Params] = {}
 
     def export_params(self) -> Params:
         exported = {name: value.copy() for name, value in self.state.params.items()}
@@ -234,26 +329,53 @@ class ReferenceBackend:
             targets = np.eye(targets.shape[1], dtype=np.float32)[targets.argmax(-1)]
         return HostBatch(images, targets)
 
-    def _loss_and_gradients(self, batch: HostBatch) -> tuple[float, Params]:
-        with self._faulty():
-            return reference.loss_and_gradients(self.spec, self.state.params, batch.images, batch.targets)
+    def _loss_and_gradients(self, batch: HostBatch, in_step: bool = False) -> tuple[float, Params]:
+        rows = slice(-1) if self._is("last row dropped") else slice(None)
+        with self._faulty(in_step):
+            return reference.loss_and_gradients(self.spec, self.state.params, batch.images[rows], batch.targets[rows])
 
     def train_step(self, batch: HostBatch, lr: float) -> Work:
-        if self._is("frozen rate"):
-            self.first_lr = lr = lr if self.first_lr is None else self.first_lr
-        o = self.spec.optimizer
-        loss, gradients = self._loss_and_gradients(batch)
+        batch, lr = self._mistaken(batch, lr)
+        o, before = self.spec.optimizer, self.state.params
+        loss, gradients = self._loss_and_gradients(batch, in_step=True)
         loss = float(gathered(self.group, np.array(loss)).mean())
         if self.averages:
             gradients = {name: gathered(self.group, gradient).mean(0) for name, gradient in gradients.items()}
-        clipped, norm = reference.clip(gradients, o.clip_norm)
-        if self._is("clipped norm"):
-            norm = min(norm, o.clip_norm)
-        with self._faulty():
+        with self._faulty(in_step=True):
+            clipped, norm = reference.clip(gradients, o.clip_norm)
             self.state = reference.adamw(o, self.state, clipped, lr)
+        self._change_parameters(before, lr)
         if not self._is("stale inference"):
             self.inference_params = self.state.params
-        return self._dispatch(np.array([loss, norm], np.float32))
+        if self._is("averaged inference"):
+            self.inference_params = {name: 0.5 * (before[name] + p) for name, p in self.state.params.items()}
+        return self._dispatch(
+            np.array([loss, min(norm, o.clip_norm) if self._is("clipped norm") else norm], np.float32)
+        )
+
+    def _mistaken(self, batch: HostBatch, lr: float) -> tuple[HostBatch, float]:
+        """The batch and the learning rate that a step takes in place of these."""
+        last_lr, self.last_lr = self.last_lr, lr
+        last_targets, self.last_targets = self.last_targets, batch.targets
+        if self._is("frozen rate"):
+            self.first_lr = lr = lr if self.first_lr is None else self.first_lr
+        if self._is("late rate"):
+            lr = last_lr
+        if self._is("old targets") and last_targets is not None:
+            batch = HostBatch(batch.images, last_targets)
+        return batch, lr
+
+    def _change_parameters(self, before: Params, lr: float) -> None:
+        """What a step does to parameters besides its update."""
+        params = self.state.params
+        if self._is("peak decay"):
+            self.peak = max(self.peak, lr)
+            decay = (self.peak - lr) * self.spec.optimizer.weight_decay
+            more = {name: params[name] - decay * p for name, p in before.items() if canonical.has_decay(name, p.shape)}
+            self.state = replace(self.state, params=params | more)
+        if self._is("frozen patches"):
+            frozen = {name: p for name, p in before.items() if name.startswith("patch_embed")}
+            self.state = replace(self.state, params=params | frozen)
 
     def gradients(self, batch: HostBatch) -> Params:
         gradients = self._loss_and_gradients(batch)[1]
@@ -262,8 +384,15 @@ class ReferenceBackend:
         return gradients
 
     def infer(self, batch: HostBatch) -> Work:
+        if self._is("remembered answers") and (known := self.answers.get(batch.images.tobytes())):
+            return known
+        values = self.inference_params
+        if self._is("packed once"):
+            values = self.packed.setdefault(len(batch.images), values)
         with self._faulty():
-            return self._dispatch(reference.forward(self.spec, self.inference_params, batch.images)[0])
+            logits = self._dispatch(reference.forward(self.spec, values, batch.images)[0])
+        self.answers[batch.images.tobytes()] = logits
+        return logits
 
     def preprocess(self, batch: HostBatch) -> Work:
         with self._faulty():

@@ -58,6 +58,11 @@ class Plot:
     panels: tuple["Bars | Image", ...] = ()
     details: bool = False
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """By the ending of their names."""
+        return {"png": self.png, "svg": self.svg, "pdf": self.pdf}
+
 
 @dataclass(frozen=True)
 class Image:

@@ -123,7 +123,7 @@ def test_the_probability_is_that_of_the_interval_that_touches_one(
     p = float(p_value(a, b))
     difference = abs(float(a.centre - b.centre))
     assert (p < 0.05) == (difference > half_width(a, b)) or p == pytest.approx(0.05)
-    if welch.LEAST_P < p < 0.999:
+    if welch.LEAST_P < p < 0.9:  # p is found to some 1e-8: nearer to 1 that is no longer little beside 1 - p
         assert half_width(a, b, 1 - p) == pytest.approx(difference, rel=1e-6)
 
 

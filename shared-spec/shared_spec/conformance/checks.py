@@ -3,13 +3,7 @@
 A backend is driven through the Backend protocol alone and compared with the float64 reference on generated inputs, so
 no data set is needed. Each check has a figure, which must not exceed its bound.
 
-How the bounds are derived. Let u be the unit roundoff of the precision: 2^-24 for float32, 2^-8 for bfloat16. A
-backward stable computation gives the exact answer for data that are off by a few u (Higham, Accuracy and Stability of
-Numerical Algorithms, 2nd edition, 2002, section 1.5). How far that moves an answer is a property of the workload, and
-it is measured, not guessed: the reference computes each answer twice, once with every parameter off by a relative +u
-or -u, drawn at random. What then separates the two answers is the answer's sensitivity; it holds the depth of the
-network, the saturation of its softmax and the chaos of its training. Such bounds are `headroom` times a sensitivity.
-The others follow from u, and their reasoning stands at their check.
+How bounds are derived stands in bounds.py.
 
 What bfloat16 cannot tell: its rounding hides a tanh GELU (off by at most 5e-4) and products in TF32. The float32
 conformance of the same platform does tell, and the model's source is the same.
@@ -22,12 +16,15 @@ import numpy as np
 
 from shared_spec import ranks
 from shared_spec.backend import Backend, Handle
-from shared_spec.conformance.error_measures import METRICS, SIGNIFICAND_BITS, projections, relative_error, unit_roundoff
+from shared_spec.conformance.bounds import check, headroom, norm_rounding, worst
+from shared_spec.conformance.error_measures import METRICS, projections, unit_roundoff
 from shared_spec.conformance.golden import Golden, golden
-from shared_spec.conformance.questions import (
-    BATCH,
+from shared_spec.conformance.optimizer import check_adamw, check_second_step, check_weight_decay
+from shared_spec.conformance.order import order_checks
+from shared_spec.conformance.precision import precision_checks
+from shared_spec.conformance.probes import (
     KEY_BIASES,
-    QUESTIONS,
+    TICKS,
     BackendSubject,
     answers,
     large_weights,
@@ -36,16 +33,10 @@ from shared_spec.conformance.questions import (
 )
 from shared_spec.measure.clock import Clock, monotonic
 from shared_spec.measure.timing import Progress, silent
-from shared_spec.results.quantities import Check, finite
+from shared_spec.results.quantities import Check
 from shared_spec.workload import params, reference
 from shared_spec.workload.params import Params
 from shared_spec.workload.spec import Spec
-
-
-def check(name: str, figure: float, bound: float, detail: str) -> Check:
-    """Passed when `figure` (NaN where there is none) does not exceed `bound`; `detail` says of what."""
-    passed, value = bool(figure <= bound), finite(float(figure))
-    return Check(name=name, passed=passed, figure=value, bound=float(bound), detail=detail)
 
 
 def run_checks(
@@ -64,11 +55,15 @@ def run_checks(
     checks = _check_parameters(backend, spec)
     if not all(check.passed for check in checks):
         return checks  # nothing can be compared under other names
-    checks.append(_check_preprocess(backend, spec, precision))
+    checks.append(_check_preprocess(backend, spec))
     checks += _check_answers(backend, spec, precision, expected, progress)
-    checks += [_check_weight_decay(backend, spec), _check_adamw(backend, spec)]
-    checks += _check_precision(backend, spec, precision)
-    progress(0.95, "synchronize")
+    progress(0.9, "infer, train, infer")
+    checks += order_checks(backend, spec, precision)
+    progress(0.92, "optimiser")
+    checks += [check_weight_decay(backend, spec), check_adamw(backend, spec), *check_second_step(backend, spec)]
+    progress(0.94, "precision")
+    checks += precision_checks(backend, spec, precision)
+    progress(0.96, "synchronize")
     checks += _check_synchronize(backend, spec, clock)
     return [*checks, _check_ranks(backend, checks)] if backend.group.size > 1 else checks
 
@@ -92,8 +87,8 @@ def _check_parameters(backend: Backend, spec: Spec) -> list[Check]:
     ]
 
 
-def _check_preprocess(backend: Backend, spec: Spec, precision: str) -> Check:
-    """Normalised and upscaled pixels against float64, in units of the data's standard deviation.
+def _check_preprocess(backend: Backend, spec: Spec) -> Check:
+    """Normalised and upscaled pixels against float64, in units of the data's standard deviation: float32 in bf16 too.
 
     Roundings, each at most u of the value it makes: pixel / 255, the mean, their difference (values below 1, then
     divided by std): 3 u / std. The std, the quotient: 2 u X, with X the largest result. Each of the two products with
@@ -104,7 +99,7 @@ def _check_preprocess(backend: Backend, spec: Spec, precision: str) -> Check:
     exact = reference.preprocess(spec, images, np.dtype(np.float64))
     pixels = backend.to_numpy(backend.preprocess(backend.to_device(images, None)))
     largest = float(np.max(np.abs(exact)))
-    bound = (3 / min(spec.data.std) + 12 * largest) * unit_roundoff(precision)
+    bound = (3 / min(spec.data.std) + 12 * largest) * unit_roundoff("fp32")
     error = float(np.max(np.abs(pixels - exact))) if pixels.shape == exact.shape else math.inf
     return check("preprocess", error, bound, f"largest error of a pixel, among values up to {largest:.2f}")
 
@@ -120,7 +115,7 @@ def _check_answers(
 
     def tick(text: str) -> None:
         nonlocal done
-        progress(0.9 * done / QUESTIONS, text)
+        progress(0.9 * done / TICKS, text)
         done += 1
 
     for name, answer in answers(BackendSubject(backend), spec, tick):
@@ -148,35 +143,6 @@ def _bounds(name: str, spec: Spec, precision: str, sensitivity: np.ndarray, worl
     return np.asarray(headroom(spec, precision) * np.maximum(sensitivity, rounding) + per_trace)
 
 
-def headroom(spec: Spec, precision: str) -> float:
-    """How many times the sensitivity a correct backend may be off.
-
-    The sensitivity is that to one rounding of each of a block's 4 matrices. A backend rounds more, and each time
-    independently, so that the effects add up as squares.
-
-    bf16: some 20 roundings in a block (operands and results of 6 products, 2 normalisations, GELU, softmax, 2 sums)
-    make sqrt(20 / 4) = 2.2; 4 leaves a margin. Sums are to be made in float32 and then count for nothing.
-
-    fp32: the sums themselves are rounded. Adding K terms in order is off by u * sqrt(K / 2) of the result, as the sum
-    of the first k has size sqrt(k) (for the root see Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019). With K the
-    workload's longest sum and 6 products in a block: sqrt(6 / 4 * K / 2). Backends that add in blocks stay far below.
-    """
-    if precision == "bf16":
-        return 4.0
-    m = spec.model
-    return math.sqrt(0.75 * max(m.channels * m.patch_size**2, m.dim, m.mlp_dim, BATCH * m.tokens))
-
-
-def norm_rounding(spec: Spec) -> float:
-    """Relative error of the gradient norm that a correct backend may make, and with it of all clipped gradients.
-
-    It is by far the longest sum, over all n parameters where a backend keeps them in one vector. Adding n squares in
-    order, each partial sum of k off by u * k / n of the result, is off by u * sqrt(n / 3), and the root of the sum by
-    half of that; the other half is margin. No perturbation of parameters shows it.
-    """
-    return math.sqrt(params.count(spec) / 3) * unit_roundoff("fp32")
-
-
 def _group_check(name: str, spec: Spec, values: Params, expected: Golden, bounds: np.ndarray) -> Check:
     errors = {}
     for i, (parameter, shape) in enumerate(params.shapes(spec).items()):
@@ -184,134 +150,19 @@ def _group_check(name: str, spec: Spec, values: Params, expected: Golden, bounds
         if parameter in values and values[parameter].shape == shape:
             difference = projections(parameter, values[parameter]) - expected[f"{name}/projections"][i]
             errors[parameter] = float(np.sqrt(np.mean(difference**2)) / expected[f"{name}/norms"][i])
-    return _worst(name, errors, dict(zip(errors, map(float, bounds), strict=True)))
-
-
-def _worst(name: str, errors: dict[str, float], bounds: dict[str, float]) -> Check:
-    """A check of every parameter, as that of the one whose error is largest in proportion to its bound."""
-    ratios = {parameter: error / bounds[parameter] for parameter, error in errors.items()}
-    worst = max(ratios, key=lambda parameter: math.inf if math.isnan(ratios[parameter]) else ratios[parameter])
-    detail = f"relative error (L2) of {worst}, the worst of all parameters"
-    return check(name, errors[worst], bounds[worst], detail)
+    return worst(name, {key: (error, float(bound)) for (key, error), bound in zip(errors.items(), bounds, strict=True)})
 
 
 def _key_bias_check(spec: Spec, updates: np.ndarray) -> Check:
     """Biases of attention keys may move by no more than AdamW's largest steps.
 
     Such a step is (1 - beta1) / sqrt(1 - beta2), at least 1, times the learning rate (Kingma and Ba, arXiv 1412.6980,
-    section 2.1). Why nothing more can be said: questions.pop_key_bias.
+    section 2.1). Why nothing more can be said: probes.pop_key_bias.
     """
     o = spec.optimizer
     figure = float(np.max(np.abs(updates))) / sum(learning_rates(spec))
     detail = "largest update, in units of the sum of learning rates; any such update is noise"
     return check(KEY_BIASES, figure, max(1.0, (1 - o.beta1) / math.sqrt(1 - o.beta2)), detail)
-
-
-# --- The optimiser alone.
-
-
-def _check_weight_decay(backend: Backend, spec: Spec) -> Check:
-    """One step in which decay is all that moves a parameter.
-
-    With weight and bias of the last LayerNorm zero, the gradients of all but these two and head.bias are exactly zero
-    at any precision, and so are AdamW's moments. What is left is p - lr * decay * p, in float32: at most 4 roundings,
-    none larger than 2 u of what it leaves, as the learning rate is chosen to halve the decayed parameters.
-    """
-    o, norm = spec.optimizer, ("norm.weight", "norm.bias")
-    before = large_weights(spec)
-    before |= {name: np.zeros_like(before[name]) for name in norm}
-    lr = 0.5 / o.weight_decay if o.weight_decay else 1.0
-    backend.load_params(before)
-    BackendSubject(backend).step(probe_batch(spec, 0), lr)
-    after = backend.export_params()
-    errors = {}
-    for name, value in before.items():
-        if name not in (*norm, "head.bias"):
-            decay = o.weight_decay if params.has_decay(name, value.shape) else 0.0
-            errors[name] = relative_error(after[name], value.astype(np.float64) * (1 - lr * decay))
-    return _worst("weight decay", errors, dict.fromkeys(errors, 8 * unit_roundoff("fp32")))
-
-
-def _check_adamw(backend: Backend, spec: Spec) -> Check:
-    """The first update, against what the backend's own moments demand; so free of the gradients' errors.
-
-    The targets are nearly flat and the gradients small, so that eps shows. About 10 roundings to float32 make the
-    step, 3 more its sum with the decayed parameter, each of up to u of the parameter.
-    """
-    lr, u = max(learning_rates(spec)), unit_roundoff("fp32")
-    before = params.initial(spec)
-    backend.load_params(before)
-    BackendSubject(backend).step(probe_batch(spec, 1), lr)
-    after = {key: value.astype(np.float64) for key, value in backend.export_state().items()}
-    errors, bounds = {}, {}
-    for name, value in before.items():
-        p, m, v = value.astype(np.float64), after[f"m/{name}"], after[f"v/{name}"]
-        step = reference.updated(spec.optimizer, name, p, m, v, 1, lr) - p
-        errors[name] = relative_error(after[f"param/{name}"] - p, step)
-        bounds[name] = (10 + 3 * float(np.linalg.norm(p) / np.linalg.norm(step))) * u
-    return _worst("AdamW", errors, bounds)
-
-
-# --- The precision of products.
-
-
-def _check_precision(backend: Backend, spec: Spec, precision: str) -> Iterator[Check]:
-    """Bits that matrix products keep: 24 in float32, 11 in TF32 and float16, 8 in bfloat16.
-
-    In training they are read off the gradient of head.weight, an outer product with norm.bias. As the gradients
-    themselves are rounded, twice at most in the ratio of two of them, the last 3 bits do not show.
-    """
-    batch = probe_batch(spec, 0)
-    yield inference_bits(backend, spec, precision, batch.images, "precision, inference")
-    exponents, wanted = _exponents(spec, precision)
-    n = len(exponents)
-    on_device = backend.to_device(batch.images, batch.targets)
-    gradient = backend.gradients(on_device)["head.weight"].astype(np.float64)
-    row = gradient[np.argmax(np.abs(gradient[:, 0]))]
-    ratio = row[1 : n + 1] / row[0] - 1
-    trained = 1 + _leading(np.abs(ratio - 2.0**-exponents) < 0.5 * 2.0**-exponents)
-    detail = f"bits off {wanted}: matrix products keep {trained} bits or up to 3 more of an activation"
-    yield check("precision, training", abs(trained - wanted), 3, detail)
-
-
-def _exponents(spec: Spec, precision: str) -> tuple[np.ndarray, int]:
-    """The bits that are asked after, and how many of them are to be kept."""
-    exponents = np.arange(1, min(SIGNIFICAND_BITS["fp32"], spec.model.dim - 1))
-    return exponents, min(SIGNIFICAND_BITS[precision], len(exponents) + 1)
-
-
-def inference_bits(backend: Backend, spec: Spec, precision: str, images: np.ndarray, name: str) -> Check:
-    """Bits that the products of inference keep, at the batch size of `images`; the backend gets other parameters."""
-    exponents, wanted = _exponents(spec, precision)
-    n = len(exponents)
-    backend.load_params(_significand_weights(spec, exponents))
-    logits = backend.to_numpy(backend.infer(backend.to_device(images, None)))
-    kept = np.all(logits[:, : 2 * n] == 2.0 ** -np.tile(exponents, 2), axis=0)
-    bits = [1 + _leading(kept[:n]), 1 + _leading(kept[n:])]
-    detail = f"bits off {wanted}: matrix products keep {bits[0]} bits of a weight and {bits[1]} of an activation"
-    return check(name, max(abs(b - wanted) for b in bits), 0, detail)
-
-
-def _significand_weights(spec: Spec, exponents: np.ndarray) -> Params:
-    """Parameters whose logits show how many bits matrix products keep of their operands.
-
-    With norm.weight zero the head's input is norm.bias, whatever the image. Logit i is (1 + 2^-e) * 1 - 1 * 1 with e
-    the i-th exponent: 2^-e where the operand keeps the last bit of 1 + 2^-e, and something else where it is rounded.
-    All sums are exact. The operand is a weight in the first half of the logits, and an activation in the second.
-    """
-    values, n = params.initial(spec), len(exponents)
-    values |= {name: np.zeros_like(values[name]) for name in ("norm.weight", "norm.bias", "head.weight", "head.bias")}
-    features, head, rows = values["norm.bias"], values["head.weight"], np.arange(n)
-    features[0] = features[n + 1] = 1
-    features[1 : n + 1] = 1 + 2.0**-exponents
-    head[rows, 0], head[rows, n + 1] = 1 + 2.0**-exponents, -1
-    head[n + rows, 1 + rows], head[n + rows, 0] = 1, -1
-    return values
-
-
-def _leading(true: np.ndarray) -> int:
-    """How many elements come before the first False."""
-    return int(np.argmin(np.append(true, False)))
 
 
 # --- The clock's premise: `synchronize` waits.
@@ -322,6 +173,8 @@ MIN_WORK = 0.05
 WAIT_BOUND = 0.1
 """Largest share of the work that may seem left; what is seen beyond is not the jitter of two reads."""
 ATTEMPTS = 5
+MOST_DISPATCHES = 2**14
+"""No device has done so many in less than MIN_WORK: answers are then remembered, not computed."""
 MATMUL_SIZE = 1024
 
 
@@ -355,12 +208,15 @@ def _check_waits(kind: str, backend: Backend, dispatch: Callable[[], Handle], cl
 
     backend.to_numpy(dispatch())  # compiles
     count, seconds, enough = 1, 0.0, False
-    while not enough:
+    while not enough and count <= MOST_DISPATCHES:
         start = clock()
         backend.to_numpy(queue(count))
         seconds = clock() - start
         enough = bool(ranks.decided(group, seconds >= MIN_WORK))
         count *= 1 if enough else 2
+    if not enough:
+        detail = f"{MOST_DISPATCHES:,} dispatches took {1e3 * seconds:.3g} ms: nothing computes so fast"
+        return check(f"synchronize, {kind}", math.nan, WAIT_BOUND, detail)
     shares, dispatched = [], []
     for _ in range(ATTEMPTS):
         start = clock()

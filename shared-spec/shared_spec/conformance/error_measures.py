@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shared_spec.conformance.questions import CASES, random_bytes
+from shared_spec.conformance.probes import CASES, random_bytes
 
 SIGNIFICAND_BITS = {"fp32": 24, "bf16": 8}
 """With the implicit leading one (IEEE 754; bfloat16 is the upper half of a binary32)."""

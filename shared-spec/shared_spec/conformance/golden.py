@@ -17,12 +17,12 @@ import safetensors.numpy
 from shared_spec import files
 from shared_spec.conformance.error_measures import METRICS, PROJECTIONS, projections, relative_error, unit_roundoff
 from shared_spec.conformance.losses import compute_losses, losses_path
-from shared_spec.conformance.questions import (
+from shared_spec.conformance.probes import (
     BATCH,
     KEY_BIASES,
-    QUESTIONS,
     SEED,
     STEPS,
+    TICKS,
     Answer,
     ReferenceSubject,
     answers,
@@ -36,7 +36,7 @@ from shared_spec.workload.arrays import ArrayModule, Arrays, arrays
 from shared_spec.workload.spec import PRECISIONS, Spec, load_spec
 
 GOLDEN_FORMAT = 1
-"""To be raised with every change of the questions or of the reference's answers."""
+"""To be raised with every change of the probes or of the reference's answers."""
 GOLDEN_FOLDER = Path(__file__).parent / "golden"
 
 Golden = dict[str, np.ndarray]
@@ -76,7 +76,7 @@ def compute_golden(spec: Spec, progress: Progress = silent) -> Golden:
 
     def tick(text: str) -> None:
         nonlocal done
-        progress(done / (QUESTIONS * (1 + len(PRECISIONS))), f"reference: {text}")
+        progress(done / (TICKS * (1 + len(PRECISIONS))), f"reference: {text}")
         done += 1
 
     perturbed = [ReferenceSubject(spec, unit_roundoff(precision)) for precision in PRECISIONS]

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from shared_spec.conformance.error_measures import unit_roundoff
-from shared_spec.conformance.questions import ReferenceSubject
+from shared_spec.conformance.probes import ReferenceSubject
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.data.dataset import Dataset, Identity
 from shared_spec.measure.timing import Progress, silent

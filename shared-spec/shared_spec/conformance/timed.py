@@ -1,6 +1,6 @@
 """Proof that what was timed is what conformance proves: outputs of timed calls, looked at when nothing is timed any more.
 
-Bounds follow from the same sensitivities as those of checks.py, where their derivation stands.
+Bounds follow from the same sensitivities as those of checks.py; their derivation stands in bounds.py.
 """
 
 import math
@@ -10,17 +10,18 @@ import numpy as np
 
 from shared_spec.backend import Backend
 from shared_spec.conformance import golden
-from shared_spec.conformance.checks import check, headroom, inference_bits, norm_rounding
+from shared_spec.conformance.bounds import check, headroom, norm_rounding
 from shared_spec.conformance.error_measures import relative_error, unit_roundoff
 from shared_spec.conformance.losses import FIGURES, Losses
-from shared_spec.conformance.questions import BATCH, large_weights
+from shared_spec.conformance.optimizer import step_checks
+from shared_spec.conformance.precision import inference_bits
+from shared_spec.conformance.probes import BATCH, large_weights
 from shared_spec.data.batches import HostBatch
 from shared_spec.measure.seen import Seen
 from shared_spec.measure.timing import Progress, silent
 from shared_spec.results.measurements import Convergence
 from shared_spec.results.quantities import Check
-from shared_spec.workload import params, reference
-from shared_spec.workload.params import Params
+from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 
 # --- Training: the losses of the timed steps, and one more step behind them.
@@ -60,72 +61,14 @@ def _trace_check(
 
 
 def late_step_checks(backend: Backend, spec: Spec, batch: HostBatch, lr: float) -> Iterator[Check]:
-    """One more training step after all that were timed: does it still do everything, to the last digit of float32?
+    """One more training step after all that were timed: does it still do everything?"""
 
-    Parameters and moments before and after tell what the step did. What it added to the first moments is its clipped
-    gradient, up to the roundings of these moments; second moments and parameters must follow from it, and its size
-    from the norm that the step reports.
-    """
-    o, u = spec.optimizer, unit_roundoff("fp32")
-    before = _slots(spec, backend.export_state())
-    step = int(backend.export_state()["step"]) + 1
-    loss, norm = map(float, backend.to_numpy(backend.train_step(backend.to_device(batch.images, batch.targets), lr)))
-    after = _slots(spec, backend.export_state())
-    gradients = {name: (m - o.beta1 * before["m"][name]) / (1 - o.beta1) for name, m in after["m"].items()}
-    size, noise = (math.sqrt(sum(float((v**2).sum()) for v in values)) for values in (
-        gradients.values(), (4 * u * np.abs(m) / (1 - o.beta1) for m in before["m"].values())
-    ))  # fmt: skip
-    clipped = min(1.0, o.clip_norm / (norm + 1e-6)) * norm
-    bound = norm_rounding(spec) + noise / (clipped if clipped > 0 else o.clip_norm) + 4 * u  # also where it is NaN
-    detail = f"relative error of the clipped gradient's norm, of {norm:.3g} before; loss {loss:.4g}"
-    yield check("late step, clip", abs(size / clipped - 1), bound, detail)
-    yield _late("late step, second moments", _second_moment_errors(spec, before, after, gradients))
-    yield _late("late step, parameters", _update_errors(spec, before, after, step, lr))
+    def step() -> tuple[float, float]:
+        on_device = backend.to_device(batch.images, batch.targets)
+        loss, norm = map(float, backend.to_numpy(backend.train_step(on_device, lr)))
+        return loss, norm
 
-
-def _slots(spec: Spec, state: dict[str, np.ndarray]) -> dict[str, Params]:
-    names = params.shapes(spec)
-    return {slot: {name: state[f"{slot}/{name}"].astype(np.float64) for name in names} for slot in ("param", "m", "v")}
-
-
-def _second_moment_errors(
-    spec: Spec, before: dict[str, Params], after: dict[str, Params], gradients: Params
-) -> dict[str, tuple[float, float]]:
-    """Error and bound for each parameter: each v is rounded twice, and the gradient known to 4 u |m| / (1 - beta1)."""
-    o, u, found = spec.optimizer, unit_roundoff("fp32"), {}
-    for name, g in gradients.items():
-        exact = o.beta2 * before["v"][name] + (1 - o.beta2) * g * g
-        unsure = 4 * u * (np.abs(before["m"][name]) + np.abs(after["m"][name])) / (1 - o.beta1)
-        bound = 4 * u * exact + (1 - o.beta2) * (2 * np.abs(g) + unsure) * unsure + np.finfo(np.float32).tiny
-        found[name] = _of_size(after["v"][name] - exact, bound, exact)
-    return found
-
-
-def _update_errors(
-    spec: Spec, before: dict[str, Params], after: dict[str, Params], step: int, lr: float
-) -> dict[str, tuple[float, float]]:
-    """Error and bound for each parameter: 10 roundings make the step, 3 more its sum with the decayed parameter."""
-    u, found = unit_roundoff("fp32"), {}
-    for name, p in before["param"].items():
-        exact = reference.updated(spec.optimizer, name, p, after["m"][name], after["v"][name], step, lr) - p
-        bound = u * (10 * np.abs(exact) + 3 * np.abs(p))
-        found[name] = _of_size(after["param"][name] - p - exact, bound, exact)
-    return found
-
-
-def _of_size(error: np.ndarray, bound: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
-    """L2 norms of an error and of its bound, relative to what is exact."""
-    size = max(float(np.linalg.norm(exact)), 1e-300)
-    return float(np.linalg.norm(error)) / size, float(np.linalg.norm(bound)) / size
-
-
-def _late(name: str, found: dict[str, tuple[float, float]]) -> Check:
-    worst = max(found, key=lambda key: _ratio(*found[key]))
-    return check(name, *found[worst], f"relative error (L2) of {worst}, the worst of all parameters")
-
-
-def _ratio(error: float, bound: float) -> float:
-    return math.inf if math.isnan(error) else error / bound
+    return step_checks("late step", backend, spec, step, lr)
 
 
 # --- Inference: what timed calls answered, against batches of 4.
@@ -213,7 +156,7 @@ def range_checks(spec: Spec, losses: Sequence[float], norms: Sequence[float]) ->
     """Losses of a few steps from the initial weights: finite, at first near ln C, and never far above.
 
     The loss of one image lies within twice the largest logit of ln C, whatever its target; the logits of initial
-    weights are known from conformance's questions, and others are allowed twice their size.
+    weights are known from conformance's probes, and others are allowed twice their size.
     """
     uniform = math.log(spec.model.classes)
     largest = golden.largest_initial_logit(spec)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from reference_backend import FAULTS, ReferenceBackend
 
 from shared_spec import files
-from shared_spec.conformance import golden, questions
+from shared_spec.conformance import golden, probes
 from shared_spec.conformance.checks import run_checks
 from shared_spec.conformance.error_measures import projections
 from shared_spec.results.quantities import Check
@@ -51,11 +51,22 @@ CHECKS = {
     "AdamW",
     "precision, inference",
     "precision, training",
+    "precision, resize",
+    "precision, LayerNorm",
+    "precision, softmax",
+    "precision, GELU",
+    "precision, loss",
+    "infer, train, infer, batch 1",
+    "infer, train, infer, batch 4",
+    "second step, clip",
+    "second step, second moments",
+    "second step, parameters",
     "synchronize, training steps",
     "synchronize, inference",
     "synchronize, matrix products",
 }
 
+AGAIN = ["infer, train, infer, batch 1", "infer, train, infer, batch 4"]
 MEANT_FOR = {
     "tanh GELU": ["logits, large weights", "gradients, large weights"],
     "LayerNorm eps 1e-5": ["logits, small variance", "gradients, small variance"],
@@ -80,12 +91,35 @@ MEANT_FOR = {
     "labels not smoothed": ["trace, loss", "gradients, initial weights"],
     "learning rate of the first step": ["trace, learning rate", "trace, parameters"],
     "norm of clipped gradients": ["trace, gradient norm"],
-    "inference with old weights": ["trace, logits"],
+    "inference with old weights": ["trace, logits", *AGAIN],
     "moments kept by load_params": ["weight decay", "AdamW"],
     "parameters kept in bf16": ["load and export"],
     "parameter left out": ["parameters"],
     "NaN gradients": ["gradients, initial weights"],
     "synchronize does not wait": [name for name in CHECKS if name.startswith("synchronize")],
+    "TF32 in attention": ["logits, large weights", "gradients, large weights"],
+    "6-bit operands": ["precision, inference", "precision, training"],
+    "fp8 operands": ["precision, inference", "precision, training"],
+    "LayerNorm statistics in bf16": ["precision, LayerNorm"],
+    "softmax sums in bf16": ["precision, softmax"],
+    "loss in bf16": ["precision, loss"],
+    "resize in bf16 in the step only": ["precision, resize"],
+    "resize in bf16": ["preprocess", "precision, resize"],
+    "nearest resize in the step only": ["precision, resize", "trace, loss"],
+    "tanh GELU in the step only": ["precision, GELU"],
+    "TF32 products in the step only": ["precision, training"],
+    "moments kept in bf16": ["second step, second moments"],
+    "first moments kept in bf16": ["second step, second moments"],
+    "second moments kept in bf16": ["second step, second moments"],
+    "clipped parameter by parameter": ["second step, clip", "trace, first moments"],
+    "decay by the peak rate": ["second step, parameters", "trace, parameters"],
+    "learning rate one step late": ["trace, learning rate", "second step, parameters"],
+    "last row dropped": ["gradients, initial weights", "trace, loss"],
+    "targets of the batch before": ["trace, loss", "trace, first moments"],
+    "patch embedding frozen": ["second step, parameters", "trace, parameters"],
+    "weights packed at first inference and never again": AGAIN,
+    "answers remembered by their image": [*AGAIN, "synchronize, inference"],
+    "moving average of weights in inference": AGAIN,
 }
 """Planted fault -> checks that have to fail in fp32."""
 
@@ -99,6 +133,22 @@ MEANT_FOR_IN_BF16 = {
     "Adam eps 1e-7": ["AdamW"],
     "decay on biases alone": ["weight decay"],
     "labels not smoothed": ["trace, loss"],
+    "6-bit operands": ["precision, inference", "precision, LayerNorm"],
+    "fp8 operands": ["precision, inference", "precision, LayerNorm"],
+    "LayerNorm statistics in bf16": ["precision, LayerNorm"],
+    "softmax sums in bf16": ["precision, softmax"],
+    "loss in bf16": ["precision, loss"],
+    "resize in bf16 in the step only": ["precision, resize"],
+    "resize in bf16": ["preprocess", "precision, resize"],
+    "nearest resize in the step only": ["precision, resize"],
+    "tanh GELU": ["precision, GELU"],
+    "moments kept in bf16": ["second step, second moments"],
+    "first moments kept in bf16": ["second step, second moments"],
+    "decay by the peak rate": ["second step, parameters"],
+    "last row dropped": ["gradients, initial weights"],
+    "weights packed at first inference and never again": AGAIN,
+    "answers remembered by their image": AGAIN,
+    "moving average of weights in inference": AGAIN,
 }
 """The same in bf16, for one fault of each kind; what bf16 cannot tell is said in the module's docstring."""
 
@@ -165,10 +215,10 @@ def test_progress_rises_to_its_end(tiny_spec: Spec) -> None:
 
 def test_inputs_reach_what_they_are_meant_to(standard_spec: Spec) -> None:
     """Even steps are clipped far more than odd ones, and the learning rate rises and falls."""
-    rates = questions.learning_rates(standard_spec)
+    rates = probes.learning_rates(standard_spec)
     peak = rates.index(max(rates))
-    assert len(rates) == questions.STEPS
-    assert 2 < peak < questions.STEPS // 2
+    assert len(rates) == probes.STEPS
+    assert 2 < peak < probes.STEPS // 2
     assert rates[peak] == standard_spec.schedule.reference_lr
     assert rates == sorted(rates[:peak]) + sorted(rates[peak:], reverse=True)
     norms = golden.golden(standard_spec)["trace, gradient norm/value"]
@@ -189,7 +239,7 @@ def test_golden_values_of_the_standard_spec_are_committed_and_right(standard_spe
     assert path.exists(), "run `python -m shared_spec.conformance.golden` and commit what it writes"
     assert path.stat().st_size < 300_000
     kept = safetensors.numpy.load_file(path)
-    batch = questions.probe_batch(standard_spec, 0)
+    batch = probes.probe_batch(standard_spec, 0)
     values = {name: value.astype(np.float64) for name, value in params.initial(standard_spec).items()}
     logits, pullback = reference.forward(standard_spec, values, batch.images)
     np.testing.assert_allclose(logits, kept["logits, initial weights/value"], rtol=1e-9, atol=1e-12)

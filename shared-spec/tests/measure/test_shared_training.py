@@ -11,7 +11,7 @@ from fake_training import Killed, TrainingBackend, World
 from reference_backend import ReferenceBackend
 from thread_ranks import on_ranks
 
-from shared_spec.conformance import questions
+from shared_spec.conformance import probes
 from shared_spec.data import synthetic
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.measure.convergence import Convergence, evaluate
@@ -131,7 +131,7 @@ def test_shared_evaluation_gives_the_very_same_figures(tiny_spec: Spec, size: in
     def work(group: Group) -> tuple[float, float, list[int]]:
         backend = ReferenceBackend(spec, "cpu", "fp32", "numpy")
         backend.group = group
-        backend.load_params(questions.large_weights(spec))
+        backend.load_params(probes.large_weights(spec))
         top1, loss, right = evaluate(
             backend, data, 1
         )  # one at a time: NumPy's products depend on the batch in their last bits

@@ -123,7 +123,7 @@ def test_a_limit_of_file_sizes_is_a_sentence(spec_file: Path, tmp_path: Path) ->
     )
     python_path = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parents[2])))
     done = subprocess.run(
-        [sys.executable, "-c", limited, *words], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", limited, *words], capture_output=True, text=True, timeout=240, check=False,
         env={**os.environ, "PYTHONPATH": python_path},
     )  # fmt: skip
     assert done.returncode == 1
@@ -257,7 +257,7 @@ def test_predict_writes_to_standard_output(spec_file: Path, tmp_path: Path) -> N
         "/dev/stdout",
     )
     line, environment = command(*words)
-    done = subprocess.run(line, env=environment, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(line, env=environment, capture_output=True, timeout=240, check=True)
     assert np.load(io.BytesIO(done.stdout)).shape == (1, 100)
 
 
@@ -344,7 +344,7 @@ def test_without_a_home_a_run_works(spec_file: Path, tmp_path: Path) -> None:
     bare = {
         name: value for name, value in environment.items() if name not in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME")
     }
-    done = subprocess.run(line, env=bare, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, env=bare, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
 
 

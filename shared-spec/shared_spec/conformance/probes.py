@@ -1,4 +1,4 @@
-"""What conformance asks: inputs made of raw bits, and the questions put alike to the reference and to a backend."""
+"""Probes: inputs made of raw bits, and what is asked alike of the reference and of a backend."""
 
 import hashlib
 import math
@@ -37,7 +37,7 @@ def random_bytes(label: str, count: int) -> np.ndarray:
     return _bits(label, -(-count // 8)).view(np.uint8)[:count]
 
 
-def _uniform(label: str, shape: tuple[int, ...], rms: float) -> np.ndarray:
+def uniform(label: str, shape: tuple[int, ...], rms: float) -> np.ndarray:
     """float32 of mean zero and root mean square `rms`, evenly spread."""
     unit = (_bits(label, math.prod(shape)) >> np.uint64(11)) * 2.0**-53
     return ((2 * unit - 1) * math.sqrt(3) * rms).astype(np.float32).reshape(shape)
@@ -65,11 +65,11 @@ def large_weights(spec: Spec) -> Params:
     values: Params = {}
     for name, shape in params.shapes(spec).items():
         if params.has_decay(name, shape):
-            values[name] = _uniform(name, shape, 1.6 / math.sqrt(math.prod(shape[1:])))
+            values[name] = uniform(name, shape, 1.6 / math.sqrt(math.prod(shape[1:])))
         elif len(shape) > 1:
-            values[name] = _uniform(name, shape, 1.0)
+            values[name] = uniform(name, shape, 1.0)
         else:
-            values[name] = _uniform(name, shape, 0.3) + np.float32(name.endswith("weight"))
+            values[name] = uniform(name, shape, 0.3) + np.float32(name.endswith("weight"))
     return values
 
 
@@ -101,7 +101,7 @@ def learning_rates(spec: Spec) -> list[float]:
     return [short.learning_rate(step, BATCH) for step in range(STEPS)]
 
 
-# --- Questions: put alike to the reference and to a backend. ---
+# --- What is asked, alike of the reference and of a backend. ---
 
 
 class Subject(Protocol):
@@ -230,7 +230,7 @@ class BackendSubject:
 
 Answer = np.ndarray | Params
 """A whole array, or a value for each parameter by name."""
-QUESTIONS = 2 * len(CASES) + STEPS
+TICKS = 2 * len(CASES) + STEPS
 """How often `answers` calls its `tick`."""
 
 
