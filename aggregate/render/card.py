@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from aggregate.analysis.answer import Ranking, Standing
 from aggregate.analysis.comparison import Comparison
-from aggregate.render import answer, words
-from aggregate.render.figures import files, matplotlib_alone
+from aggregate.render import answer, matplotlib_alone, words
+from aggregate.render.figures import files
 from aggregate.render.figures.bars import value_of
 from aggregate.render.figures.style import DIM, INK, RC, colour_of, new_figure, shorten
 from shared_spec.errors import UserError
@@ -45,7 +45,9 @@ def _drawn(ranking: Ranking, sentence: str, title: str) -> bytes:
         _draw_bars(axes, standings)
         lines = textwrap.wrap(sentence, 100, max_lines=MAX_LINES, placeholder=" …")
         figure.text(0.05, 0.19, "\n".join(lines), size=15, va="center", linespacing=1.3)
-        figure.text(0.05, 0.05, "deit-bench: the same training, measured and proved on each machine", size=12, color=DIM)
+        figure.text(
+            0.05, 0.05, "deit-bench: the same training, measured and proved on each machine", size=12, color=DIM
+        )
         file = io.BytesIO()
         with files.any_letter():
             FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})

@@ -146,9 +146,7 @@ def max_batch(rng: np.random.Generator, platform: str, speed: float) -> dict[str
     return {"batch_size": 192, "ended_by": "batch 256: out of memory", "tries": tries}
 
 
-def convergence(
-    rng: np.random.Generator, spec: Spec, platform: str, speed: float, *, ceiling: float
-) -> dict[str, Any]:
+def convergence(rng: np.random.Generator, spec: Spec, platform: str, speed: float, *, ceiling: float) -> dict[str, Any]:
     """A training whose top-1 rises towards `ceiling`."""
     images = spec.data.train_images // spec.training.batch_size * spec.training.batch_size
     rows: list[dict[str, Any]] = []

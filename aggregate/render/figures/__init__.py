@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from aggregate.analysis.merging import Run
 from aggregate.analysis.sections import Section
+from aggregate.render import matplotlib_alone
 from aggregate.render.figures import (
     accuracy,
     batch,
     files,
     loss,
-    matplotlib_alone,  # first: it imports matplotlib without the user's settings
     questions,
     scaling,
     spread,

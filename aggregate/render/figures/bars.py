@@ -98,7 +98,11 @@ def of_answer(title: str, answer: Answer) -> Bars:
     rankings, lacking = [], list(answer.unknown)
     for ranking in answer.rankings:
         shown_ones = tuple(s for s in ranking.standings if series.drawable(np.array([s.value])))
-        lacking += [(s.run, f"{s.value:.3g}, which no axis can carry") for s in ranking.standings if not series.drawable(np.array([s.value]))]
+        lacking += [
+            (s.run, f"{s.value:.3g}, which no axis can carry")
+            for s in ranking.standings
+            if not series.drawable(np.array([s.value]))
+        ]
         if shown_ones:
             rankings.append(Ranking(ranking.kind, shown_ones))
     return Bars(title, tuple(rankings), tuple(lacking), better)

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from aggregate.analysis.answer import Ranking, Standing, answers
 from aggregate.analysis.sections import sections
-from aggregate.render import figures
-from aggregate.render.figures import KINDS, batch, matplotlib_alone, style
+from aggregate.render import figures, matplotlib_alone
+from aggregate.render.figures import KINDS, batch, style
 from aggregate.render.figures.bars import Bars, of_answer
 from aggregate.render.figures.kind import Image, Plot
 from aggregate.render.figures.style import RC, looks, plain_numbers
