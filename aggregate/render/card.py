@@ -1,6 +1,5 @@
 """A picture to share: the training speed of up to three machines, their names, and the answer's sentence."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 
@@ -48,10 +47,7 @@ def _drawn(ranking: Ranking, sentence: str, title: str) -> bytes:
         figure.text(
             0.05, 0.05, "deit-bench: the same training, measured and proved on each machine", size=12, color=DIM
         )
-        file = io.BytesIO()
-        with files.any_letter():
-            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
-    return file.getvalue()
+        return files.written(FigureCanvasAgg(figure), "png", Software=None)
 
 
 def _draw_bars(axes: Axes, standings: Sequence[Standing]) -> None:

@@ -26,7 +26,7 @@ with _settings_out_of_sight():
 
 
 @contextmanager
-def styled(settings: dict[str, Any]) -> Iterator[None]:
+def styled(settings: Any) -> Iterator[None]:
     """Matplotlib's own defaults and these settings, whatever was set before; that comes back afterwards."""
     with mpl.rc_context():
         mpl.rcdefaults()

@@ -97,15 +97,16 @@ def of_answer(title: str, answer: Answer) -> Bars:
     better = "more is better" if answer.question.more_is_better else "less is better"
     rankings, lacking = [], list(answer.unknown)
     for ranking in answer.rankings:
-        shown_ones = tuple(s for s in ranking.standings if series.drawable(np.array([s.value])))
-        lacking += [
-            (s.run, f"{s.value:.3g}, which no axis can carry")
-            for s in ranking.standings
-            if not series.drawable(np.array([s.value]))
-        ]
-        if shown_ones:
-            rankings.append(Ranking(ranking.kind, shown_ones))
+        able = tuple(standing for standing in ranking.standings if _drawable(standing))
+        unable = [standing for standing in ranking.standings if not _drawable(standing)]
+        lacking += [(standing.run, f"{standing.value:.3g}, which no axis can carry") for standing in unable]
+        if able:
+            rankings.append(Ranking(ranking.kind, able))
     return Bars(title, tuple(rankings), tuple(lacking), better)
+
+
+def _drawable(standing: Standing) -> bool:
+    return series.drawable(np.array([standing.value]))
 
 
 def value_of(standing: Standing) -> str:

@@ -3,8 +3,8 @@
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -38,13 +38,20 @@ def of(panels: Sequence[Drawn], runs: Sequence[Run], looks: Looks, title: str) -
     if lines:
         keys = [Line2D([], [], label=name_of(run), **looks[run.letter].line) for run in runs]
         figure.legend(handles=keys, loc="outside lower left", ncols=2, fontsize=8, handlelength=4)
-    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    with any_letter():  # canvases draw once where savefig draws twice, and the first one's layout serves all
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-        figure.set_layout_engine("none")
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
-        FigureCanvasPdf(figure).print_pdf(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
-    return png.getvalue(), svg.getvalue(), pdf.getvalue()
+    png = written(FigureCanvasAgg(figure), "png", Software=None)
+    figure.set_layout_engine("none")  # the first canvas's layout serves all
+    svg = written(FigureCanvasSVG(figure), "svg", Date=None, Creator=None)
+    return png, svg, written(FigureCanvasPdf(figure), "pdf", Creator=None, Producer=None, CreationDate=None)
+
+
+def written(canvas: Any, form: str, **metadata: None) -> bytes:
+    """What a canvas draws, without the given metadata; drawn once, where savefig draws twice."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # A device may be named in any script, the fonts at hand may not have it; a box stands for the letter then.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        getattr(canvas, f"print_{form}")(file, metadata=metadata)
+    return file.getvalue()
 
 
 def _figure(panels: Sequence[Drawn], margin: float) -> Figure:
@@ -81,20 +88,11 @@ def _fill(axes: Axes, panel: Drawn) -> None:
 
 def inline(panel: Panel) -> Image:
     """One panel as SVG for the page."""
-    svg = io.BytesIO()
-    with any_letter(), mpl.rc_context({"svg.fonttype": "none", "figure.facecolor": "none", "axes.facecolor": "none"}):
+    with mpl.rc_context({"svg.fonttype": "none", "figure.facecolor": "none", "axes.facecolor": "none"}):
         figure = new_figure(PANEL[0], _height(panel))
         panel.draw(figure.subplots())
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
-    return Image(panel.title, _for_the_page(svg.getvalue(), panel))
-
-
-@contextmanager
-def any_letter() -> Iterator[None]:
-    """A device may be named in any script, the fonts at hand may not have it; a box stands for the letter then."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        yield
+        svg = written(FigureCanvasSVG(figure), "svg", Date=None, Creator=None)
+    return Image(panel.title, _for_the_page(svg, panel))
 
 
 def _for_the_page(svg: bytes, panel: Panel) -> str:

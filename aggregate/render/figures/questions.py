@@ -17,7 +17,7 @@ def _asked(**titles: str) -> Make:
 
     def make(runs: Sequence[Run]) -> list[Bars]:
         known = answers(runs)
-        keys: dict[Key, str] = {key: title for key, title in titles.items() if key in known}  # type: ignore[misc]
+        keys: dict[Key, str] = {key: title for key, title in titles.items() if key in known}
         made = [of_answer(title, known[key]) for key, title in keys.items()]
         return [bars for bars in made if bars.rankings]
 

@@ -51,7 +51,7 @@ def _panel(title: str, runs: Sequence[Run], samples: Callable[[Run], np.ndarray]
 
 def _against_median(values: np.ndarray) -> np.ndarray:
     """Per cent."""
-    return 100 * (values / np.median(values) - 1)
+    return np.asarray(100 * (values / np.median(values) - 1))
 
 
 def _limits(relative: np.ndarray) -> tuple[float, float]:

@@ -24,12 +24,14 @@ window.addEventListener("load", async () => {
   const visible = () => new Set(all("[data-run]").filter(e => !e.hasAttribute("hidden")).map(e => e.dataset.run)).size;
   const seen = {width: innerWidth, wide: document.documentElement.scrollWidth > innerWidth,
     answer: document.querySelector(".answer li")?.getBoundingClientRect().bottom ?? 0, faults,
-    drawn: all("figure svg").filter(e => e.getBoundingClientRect().width).map(e => e.getBoundingClientRect().width),
-    outside: all("figure *").filter(e => e.checkVisibility?.() && !e.closest("svg") && e.getBoundingClientRect().right > innerWidth).length,
+    drawn: all("figure svg").map(e => e.getBoundingClientRect().width).filter(width => width),
+    outside: all("figure *").filter(e => e.checkVisibility() && !e.closest("svg"))
+      .filter(e => e.getBoundingClientRect().right > innerWidth).length,
     requests: performance.getEntriesByType("resource").map(entry => entry.name)};
   if (window.axe) {
     const found = await axe.run(document, {resultTypes: ["violations"]});
-    seen.axe = found.violations.filter(v => ["serious", "critical"].includes(v.impact)).map(v => `${v.id}: ${v.nodes[0].html.slice(0, 150)} ${v.nodes[0].failureSummary}`);
+    const serious = found.violations.filter(violation => ["serious", "critical"].includes(violation.impact));
+    seen.axe = serious.map(({id, nodes}) => `${id}: ${nodes[0].html.slice(0, 150)} ${nodes[0].failureSummary}`);
   }
   all("details").forEach(details => details.open = true);
   seen.wideOpen = document.documentElement.scrollWidth > innerWidth;
@@ -43,7 +45,11 @@ window.addEventListener("load", async () => {
   const search = document.querySelector("#filter");
   if (search) {
     const chip = document.querySelector('.chip[data-kind="platform"]');
-    if (chip) { chip.click(); seen.chip = [visible(), Object.values(FACTS).filter(f => f.platform === chip.dataset.value).length]; chip.click(); }
+    if (chip) {
+      chip.click();
+      seen.chip = [visible(), Object.values(FACTS).filter(facts => facts.platform === chip.dataset.value).length];
+      chip.click();
+    }
     search.value = "no such thing"; search.dispatchEvent(new Event("input")); seen.none = visible();
     search.value = ""; search.dispatchEvent(new Event("input")); seen.again = visible();
     document.querySelector("#relative").click();
