@@ -19,6 +19,7 @@ MEMORY_SHARE ?=
 POWER_WATTS ?=
 ARGS ?=
 RESULTS ?= results
+MINE ?=
 TORCH_INDEX ?=
 BROWSER ?= chromium
 
@@ -81,10 +82,12 @@ help: ## show this
 	@echo "           STOP=target MAX_BATCH=256 MEMORY_SHARE=0.5 POWER_WATTS=38 ARGS='any other option of run'"
 	@echo "           RESULTS=folder PYTHON=python3.12 TORCH_INDEX=url (a CPU-only index for torch)"
 
-bench: ## measure this machine in a few minutes, then show the comparison
-	@status=0; \
+# The result that a run has just written is what is newer in RESULTS than the run's beginning.
+bench: ## measure this machine in a few minutes, then show how it stands to others
+	@began=$$(mktemp) && trap 'rm -f "$$began"' EXIT; status=0; \
 	$(MAKE) --no-print-directory bench-$(PLATFORM) PROFILE=$(if $(filter command line,$(origin PROFILE)),$(PROFILE),quick) || status=1; \
-	$(MAKE) --no-print-directory report; exit $$status
+	mine=$$(find "$(RESULTS)" -maxdepth 1 \( -name '*.json' -o -name '*.json.gz' \) -newer "$$began" 2>/dev/null | sort | tail -n 1); \
+	$(MAKE) --no-print-directory report MINE="$$mine"; exit $$status
 
 bench-mlx: setup-mlx ## full benchmark with MLX (Apple Silicon; also CUDA and CPU on Linux)
 bench-cuda: setup-cuda ## full benchmark with TensorFlow on an NVIDIA GPU
@@ -101,8 +104,9 @@ doctor: setup-$(PLATFORM) ## what is amiss on this machine, what will be null, a
 	@$(FOLDER_$(PLATFORM))/.venv/bin/python -m $(PACKAGE_$(PLATFORM)) doctor --precision $(PRECISION) --out "$(RESULTS)" \
 	  $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
-report: setup-aggregate ## compare all results: a table here, report/ with tables and plots
-	@aggregate/.venv/bin/python -m aggregate "$(RESULTS)"
+report: setup-aggregate ## compare all results: the answer here, report/ with tables and plots
+	@aggregate/.venv/bin/python -m aggregate "$(RESULTS)" \
+	  $(if $(MINE),$(if $(filter-out results,$(RESULTS)),results) --mine "$(MINE)")
 
 screenshot: setup-aggregate ## docs/report.png, the picture in README.md, of the report on results/ (needs chromium)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | Prices | None = None) -> pd.DataFrame:
+def load(
+    paths: Iterable[str | Path], baseline: str = "", prices: Path | Prices | None = None, *, everything: bool = False
+) -> pd.DataFrame:
     """Every figure of some results in tidy long form: one row per run, metric and batch size.
 
     What each column means is said in `aggregate.analysis.summary.COLUMNS`, how each figure is found in
@@ -29,6 +31,7 @@ def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | Prices 
     Args:
         paths: result files, or folders of them.
         baseline: what the ratios are against, as for --baseline.
+        everything: whether results that newer ones have taken the place of are in it too, as for --all.
         prices: another price file than shared_spec/results/prices.json, or what aggregate.analysis.pricing.chosen made of it.
 
     Raises:
@@ -44,6 +47,6 @@ def load(paths: Iterable[str | Path], baseline: str = "", prices: Path | Prices 
     if not loaded.results:
         raise UserError(f"There is no valid result to compare. {' '.join(problems)}".strip())
     used = load_prices(prices) if prices is None or isinstance(prices, (str, os.PathLike)) else prices
-    summary = comparison.compare(loaded.results, loaded.problems, used, baseline).summary
+    summary = comparison.compare(loaded.results, loaded.problems, used, baseline, everything=everything).summary
     summary.attrs["problems"] = problems
     return summary

@@ -17,10 +17,12 @@ try:
     from aggregate.analysis.comparison import compare as compare_results
     from aggregate.analysis.hardware import hardware_of
     from aggregate.analysis.reading import load
-    from aggregate.render import answer, card, outline, report, terminal, verdicts
+    from aggregate.analysis.result import Result
+    from aggregate.render import card, report, screen, verdicts
+    from aggregate.render.mine import lines as mine_lines
     from shared_spec.errors import UserError
     from shared_spec.files import write_atomic
-    from shared_spec.results.prices import load_prices
+    from shared_spec.results.prices import Prices, load_prices
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in DEPENDENCIES:
         raise
@@ -54,7 +56,9 @@ def main() -> None:
 )
 @click.option("--force", is_flag=True, help="Overwrite files in --out that no report wrote.")
 @click.option(
-    "--baseline", default="", help="What to compare with: letter, platform, engine, device or file; else the first."
+    "--baseline",
+    default="",
+    help="What to compare with, by letter, platform, engine, device or file; else what trains fastest.",
 )
 @click.option(
     "--prices", type=click.Path(path_type=Path), help="Another price file than shared_spec/results/prices.json."
@@ -74,6 +78,18 @@ def main() -> None:
 @click.option("--currency", help="Currency of all costs; else that of the price file.")
 @click.option("--title", default=report.TITLE, show_default=True, help="Title of the report.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What to print.")
+@click.option("--details", is_flag=True, help="Print every figure too, not only the answer and the six metrics.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Compare results too that newer ones of the same machine and setting have taken the place of.",
+)
+@click.option(
+    "--mine",
+    type=click.Path(path_type=Path),
+    help="Print how this one result stands to those of other machines, in place of the comparison.",
+)
 @click.option("--fail-on-warning", is_flag=True, help=f"Exit status {EXIT_WARNED} if a run or a figure has a warning.")
 def compare(
     *,
@@ -88,6 +104,9 @@ def compare(
     currency: str | None,
     title: str,
     form: str,
+    details: bool,
+    everything: bool,
+    mine: Path | None,
     fail_on_warning: bool,
 ) -> None:
     """Compare results: FILES are result files or folders of them; - is standard input.
@@ -103,19 +122,22 @@ def compare(
     loaded = load(files)
     for problem in loaded.problems:
         _say(errors, str(problem))
+    own = None if mine is None else _own(mine, loaded.results, errors)
     if not loaded.results:
         _say(errors, "There is no valid result to compare.")
         sys.exit(EXIT_NOTHING_COMPARED)
     try:
         used = pricing.chosen(load_prices(prices), tariff, machine_prices, exchange_rates, currency)
         pricing.check_devices(used, [hardware_of(result.content) for result in loaded.results])
-        comparison = compare_results(loaded.results, loaded.problems, used, baseline)
+        comparison = compare_results(loaded.results, loaded.problems, used, baseline, everything=everything)
         plots = report.write(comparison, out, title, force)
     except UserError as error:
         _say(errors, str(error))
         sys.exit(EXIT_NOTHING_COMPARED)
-    if form == "table":
-        _show(comparison)
+    if own is not None:
+        _show_mine(own, loaded.results, used)
+    elif form == "table":
+        _show(comparison, details=details)
     else:
         click.echo(report.as_text(comparison, plots, form, title), nl=False)
     _say(errors, f"The report is in {out}: index.html, comparison.md, comparison.csv and plots/.")
@@ -232,17 +254,28 @@ def _say(console: Console, text: str) -> None:
     console.print(Text(text))
 
 
-def _show(comparison: Comparison) -> None:
-    """Print the tables; what is piped on is as wide as it needs to be and never cut."""
-    console = streams.console()
-    for section in comparison.sections:
-        subtables = outline.subtables(comparison, section)
-        for table in (outline.headline(comparison, section), *subtables, outline.details(comparison, section)):
-            terminal.show(table, console)
-        for sentence in answer.sentences(section, comparison.divergences[section.title]):
-            _say(console, sentence + "\n")
-    for run in comparison.runs:
-        _say(console, f"{run.letter}  {run.identity['file']}")
+def _own(path: Path, results: list[Result], errors: Console) -> Result | None:
+    """The result of --mine, which is added to `results` if it is not one of them; None, and why, if it is none."""
+    read = load([path])
+    for own in read.results:
+        results += [] if own.content.run_id in {result.content.run_id for result in results} else [own]
+        return own
+    for problem in read.problems:
+        _say(errors, f"--mine: {problem}")
+    return None
+
+
+def _show_mine(own: Result, results: list[Result], prices: Prices) -> None:
+    """Print how one result stands to those of other machines; other results of the very same thing are left aside."""
+    others = [result for result in results if merging.sameness(result) != merging.sameness(own)]
+    comparison = compare_results([own, *others], [], prices)
+    (run,) = (run for run in comparison.runs if run.content.run_id == own.content.run_id)
+    screen.say(streams.console(), mine_lines(comparison, run))
+
+
+def _show(comparison: Comparison, *, details: bool) -> None:
+    """Print the comparison; what is piped on is as wide as it needs to be and never cut."""
+    screen.show(comparison, streams.console(), details=details)
 
 
 if __name__ == "__main__":

@@ -202,9 +202,9 @@ def _cost(question: Question, run: Run, runs: Sequence[Run], limit: int | None) 
 
 
 SYSTEM_MEMORY = {
-    "device_process": "GPU memory that the driver books on the process",
-    "footprint_peak": "memory of the process on macOS, the GPU's included",
-    "host_peak": "resident memory of the process",
+    "device_process": "GPU memory",
+    "footprint_peak": "of the process, the GPU's share included",
+    "host_peak": "of the process",
 }
 """What the training took from the machine, by metric, and what that is: it alone compares across frameworks."""
 

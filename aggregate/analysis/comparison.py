@@ -1,14 +1,17 @@
 """All that is known of some results together, before it takes a form."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from aggregate.analysis import answer, baseline, losses, merging, ratios, sections
+from aggregate.analysis import answer, baseline, earlier, losses, merging, ratios, sections
 from aggregate.analysis.answer import Answer, Key
+from aggregate.analysis.earlier import Earlier
 from aggregate.analysis.losses import Divergence
 from aggregate.analysis.merging import Run
 from aggregate.analysis.ratios import Ratio
@@ -18,6 +21,12 @@ from aggregate.analysis.result import Result
 from aggregate.analysis.sections import Section
 from aggregate.analysis.summary import summary
 from shared_spec.results.prices import Prices
+
+
+def _now() -> datetime:
+    """UTC time; that of SOURCE_DATE_EPOCH where this is set, as reproducible builds have it."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Comparison:
         summary: the data frame of aggregate.analysis.summary.
         prices: what cost is reckoned with.
         problems: of the files that are not compared.
+        earlier: valid results that newer ones have taken the place of.
+        made: when, UTC; SOURCE_DATE_EPOCH stands for the clock where it is set.
     """
 
     runs: list[Run]
@@ -41,6 +52,8 @@ class Comparison:
     summary: pd.DataFrame
     prices: Prices
     problems: list[Problem]
+    earlier: list[Earlier] = field(default_factory=list)
+    made: datetime = field(default_factory=_now)
 
     @cached_property
     def answers(self) -> dict[str, dict[Key, Answer]]:
@@ -69,14 +82,27 @@ class Comparison:
 
 
 def compare(
-    results: Sequence[Result], problems: Sequence[Problem], prices: Prices, wanted_baseline: str = ""
+    results: Sequence[Result],
+    problems: Sequence[Problem],
+    prices: Prices,
+    wanted_baseline: str = "",
+    *,
+    everything: bool = False,
 ) -> Comparison:
     """Group and derive everything there is to say of some results, at least one.
+
+    Args:
+        results: valid ones.
+        problems: of the files that are not compared.
+        prices: what cost is reckoned with.
+        wanted_baseline: what the user calls the run that the others are measured against; empty for the fastest.
+        everything: whether results that newer ones have taken the place of are compared too.
 
     Raises:
         UserError: no run is called `wanted_baseline`, or several are.
     """
-    runs = merging.runs(results, prices)
+    standing, back = (list(results), []) if everything else earlier.step_back(results)
+    runs = merging.runs(standing, prices)
     apart = sections.sections(runs)
     wanted = baseline.named(wanted_baseline, runs)
     baselines: dict[str, Run | None] = {}
@@ -86,7 +112,7 @@ def compare(
         baselines[section.title] = compared_with
         against |= ratios.ratios(section.runs, compared_with) if compared_with else {}
     columns = {key: _columns(ratio) for key, ratio in against.items()}
-    return Comparison(runs, apart, baselines, against, summary(runs, columns), prices, list(problems))
+    return Comparison(runs, apart, baselines, against, summary(runs, columns), prices, list(problems), back)
 
 
 def _columns(ratio: Ratio) -> dict[str, Any]:

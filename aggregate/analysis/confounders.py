@@ -1,5 +1,6 @@
 """What differs between the runs of a section besides the machine, and what of a difference the framework explains."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,9 +9,13 @@ from aggregate.analysis.energy import meter
 from aggregate.analysis.merging import Run, effective_precision
 from aggregate.analysis.ratios import Ratio
 from aggregate.analysis.sections import same_hardware
+from shared_spec.results.format import Result
 from shared_spec.results.measurements import Training
+from shared_spec.results.quantities import PEAKS
 
 UNKNOWN = "not recorded"
+SPELLED = {"mlx": "MLX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+"""Frameworks as they write themselves."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,9 @@ class SameHardware:
     ratio: Ratio
 
 
-def system(run: Run) -> str:
+def system(result: Result) -> str:
     """Operating system and version."""
-    environment = run.content.environment
+    environment = result.environment
     if distribution := environment.get("distribution"):
         return str(distribution)
     return f"{environment.get('system', UNKNOWN)} {environment.get('system_release', '')}".strip()
@@ -57,8 +62,8 @@ def framework(run: Run) -> str:
     if backend is None:
         return UNKNOWN
     extension = backend.details.get("ipex_version")
-    named = f"{backend.framework} {backend.framework_version}"
-    return f"{named} with ipex {extension}" if extension and run.content.engine == "ipex" else named
+    named = f"{SPELLED.get(backend.framework, backend.framework)} {backend.framework_version}"
+    return f"{named} with IPEX {extension}" if extension and run.content.engine == "ipex" else named
 
 
 def _detail(name: str) -> Callable[[Run], str]:
@@ -70,12 +75,14 @@ def _compile_mode(run: Run) -> str:
 
 
 def _meters(run: Run) -> str:
-    found = [meter(m.energy) for m in run.measured(Training) if m.energy.joules is not None]
+    energies = [m.energy for m in run.measured(Training) if m.energy.joules is not None]
+    found = [re.sub(r"\bgpu \d+", "gpu", meter(energy)) for energy in energies]
     return "; ".join(dict.fromkeys(found)) or "none"
 
 
 def _memory(run: Run) -> str:
-    found = [peak[0] for m in run.measured(Training) if (peak := run.content.peak_memory(m.memory))]
+    peaks = [peak[0] for m in run.measured(Training) if (peak := run.content.peak_memory(m.memory))]
+    found = [PEAKS.get(name, name) for name in peaks]
     return "; ".join(dict.fromkeys(found)) or UNKNOWN
 
 
@@ -93,14 +100,14 @@ def _month(run: Run) -> str:
 
 
 ASPECTS: dict[str, Callable[[Run], str]] = {
-    "operating system": system,
+    "operating system": lambda run: system(run.content),
     "framework": framework,
-    "compiled how": _compile_mode,
+    "compilation": _compile_mode,
     "attention": _detail("attention"),
-    "precision": lambda run: effective_precision(run.result) or UNKNOWN,
+    "arithmetic": lambda run: effective_precision(run.result) or UNKNOWN,
     "data": lambda run: run.content.data.source,
     "energy meter": _meters,
-    "kind of memory figure": _memory,
+    "peak memory": _memory,
     "amount measured": _profile,
     "virtual machine": _virtual,
     "month": _month,

@@ -3,6 +3,7 @@
 from aggregate.analysis.metrics import Figure, absent
 from aggregate.analysis.plausibility import Problems, world_size
 from shared_spec.results.format import Result
+from shared_spec.results.measurements import Training
 from shared_spec.results.quantities import Energy
 
 MIN_WATTS, MAX_WATTS = 1.0, 5e3
@@ -19,6 +20,14 @@ def figure(metric: str, value: float | None, energy: Energy) -> Figure:
     if value is None:
         return absent(metric, energy.reason or "the meter gave no figure")
     return Figure(metric, value, energy.samples, notes=(meter(energy),))
+
+
+def power_reason(result: Result) -> str:
+    """Why the power of a training is not known; empty where it is, or where no training was timed."""
+    energies = [measured.energy for measured in result.measured(Training)]
+    if any(energy.joules is not None for energy in energies):
+        return ""
+    return next((energy.reason for energy in energies if energy.reason), "")
 
 
 def contradictions(energy: Energy, seconds: float, here: str, result: Result, min_watts: float = MIN_WATTS) -> Problems:

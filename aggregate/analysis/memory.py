@@ -12,6 +12,8 @@ from shared_spec.workload.spec import Spec
 
 MAX_DEVICE_BYTES = 2**40
 """Beyond the memory of any one device."""
+WHOLE_PROCESS = ("nvml_process", "footprint_peak")
+"""Figures of the system that hold at least the weights."""
 FRAMEWORK_PARTS = {"device_peak": ("_peak",), "device_active": ("_active", "_current"), "device_cache": ("_cache",)}
 """How the name of a framework's own figure ends, by metric; the name of the framework comes before it."""
 SYSTEM_PARTS = {
@@ -55,7 +57,7 @@ def contradictions(memory: Memory, here: str, result: Result) -> Problems:
     """Peaks too small for the weights, or too large for any machine: bytes that are kilobytes, or the reverse."""
     weights, installed = _bytes_of_weights(result.spec.content), result.environment.get("memory_bytes")
     for name, measured in memory.items():
-        if measured is None or name not in (*PEAKS, *result.headline_memory):
+        if measured is None or name not in (*PEAKS, *WHOLE_PROCESS, *result.headline_memory):
             continue
         most = 2 * installed if name == "host_peak" and type(installed) is int else MAX_DEVICE_BYTES
         if not weights <= measured <= max(most, weights):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from aggregate.analysis import notes as wording
 from aggregate.analysis.derive import derive
 from aggregate.analysis.hardware import Hardware, Ranks, hardware_of, ranks_of
 from aggregate.analysis.metrics import NOT_RUN, Figure
@@ -23,6 +24,16 @@ from shared_spec.results.prices import Prices
 
 M = TypeVar("M", bound=Measurements)
 
+MACHINE_FACTS = (
+    "machine_id",
+    "cpu_name",
+    "cpu_microcode",
+    "cpu_physical_cores",
+    "memory_bytes",
+    "gpu_driver",
+    "distribution",
+)
+"""Facts of the environment that two machines of a kind can differ in."""
 THROTTLE = "gpu_throttle_reasons"
 """Name of that list in the state of a machine."""
 
@@ -33,7 +44,7 @@ class Run:
 
     Attributes:
         letter: A, B ... Z, AA ...
-        results: the times it was measured, the first one first; alike in all that `_sameness` names.
+        results: the times it was measured, the first one first; alike in all that `sameness` names.
         prices: what its cost is reckoned with.
     """
 
@@ -111,10 +122,22 @@ class Run:
         if len(each) == 1:
             return each[0]
         counts = Counter(note for notes in each for note in dict.fromkeys(notes))
-        return [
+        said = [
             note if count == len(each) else f"{count} of {len(each)} result files: {note}"
             for note, count in counts.items()
         ]
+        return [*self._merges, *wording.alike(said)]
+
+    @property
+    def _merges(self) -> list[str]:
+        """What is not the same in the results that are one run."""
+        software = [result.content.software for result in self.results]
+        commits = list(dict.fromkeys((one.git_commit or "unknown")[:7] for one in software))
+        machines = {_machine(result) for result in self.results}
+        merges = [f"{len(commits)} commits together: {', '.join(commits)}"] if len(commits) > 1 else []
+        if len(machines) > 1:
+            merges.append(f"{len(machines)} machines of the same kind together")
+        return merges
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -160,7 +183,7 @@ def _joined(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def _sameness(result: Result) -> tuple[Any, ...]:
+def sameness(result: Result) -> tuple[Any, ...]:
     """What two results must share to be the same thing measured again, in the order of the tables.
 
     The standard workload comes first, then what belongs beside one another. A result that does not say what it ran
@@ -180,8 +203,8 @@ def _sameness(result: Result) -> tuple[Any, ...]:
 
 def runs(results: Sequence[Result], prices: Prices) -> list[Run]:
     """The results in the order of the tables, those of the same thing together, each group with its letter."""
-    ordered = sorted(results, key=lambda result: (*_sameness(result), result.content.created, result.file))
-    groups = [tuple(group) for _, group in itertools.groupby(ordered, key=_sameness)]
+    ordered = sorted(results, key=lambda result: (*sameness(result), result.content.created, result.file))
+    groups = [tuple(group) for _, group in itertools.groupby(ordered, key=sameness)]
     return [Run(letter, group, prices) for letter, group in zip(letters(), groups, strict=False)]
 
 
@@ -196,7 +219,7 @@ def merged(repeats: Sequence[Figure]) -> dict[str, Any]:
     values = [math.inf if f.never else f.value for f in counted] or [math.nan]
     value = math.fsum(values) if metric.merge == "sum" else statistics.median(values)
     finite = [v for v in values if math.isfinite(v)]
-    notes = list(dict.fromkeys(note for figure in repeats for note in figure.notes))
+    notes = wording.of_repeats([figure.notes for figure in repeats if not figure.reason or figure.notes])
     without = [figure.reason for figure in repeats if figure.reason]
     reason = "; ".join(dict.fromkeys(without))
     if 0 < len(without) < len(repeats):
@@ -232,6 +255,11 @@ def _notes(result: Result) -> list[str]:
     if effective not in ("", result.content.precision):
         notes.append(f"effective precision: {effective}")
     return list(dict.fromkeys([*notes, *_throttling(result.content)]))
+
+
+def _machine(result: Result) -> tuple[Any, ...]:
+    """What tells two machines of a kind apart, as far as a result does."""
+    return tuple(result.content.environment.get(fact) for fact in MACHINE_FACTS)
 
 
 def _throttling(result: format.Result) -> list[str]:

@@ -103,8 +103,8 @@ def ratio(run: Run, baseline: Run, metric: str, limit: int | None = None) -> Rat
     centre = _exp(a.centre - b.centre)
     counts = [sum(map(len, side)) for side in sides]
     if min(counts) < 2:
-        alone = [one.letter for one, count in zip((run, baseline), counts, strict=True) if count < 2]
-        return Ratio(baseline.letter, metric, centre, reason=f"one process ({' and '.join(alone)}): no verdict")
+        whose = "each" if max(counts) < 2 else "on one side"
+        return Ratio(baseline.letter, metric, centre, reason=f"one process {whose}: no verdict")
     half, p = welch.half_width(a, b), float(welch.p_value(a, b))
     low, high = _exp(a.centre - b.centre - half), _exp(a.centre - b.centre + half)
     of_runs = [len(side) for side in sides]

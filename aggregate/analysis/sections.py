@@ -18,6 +18,7 @@ class Section:
         reason: why these runs are apart from the standard ones; empty for those.
         runs: in the order of their letters.
         comparable: False where a run did not prove to compute the specified model.
+        words: what tells it from other sections, in short: "fp32".
         slug: "" for the standard workload in fp32, else what its files are told apart by: "-0123456789ab-bf16".
     """
 
@@ -26,6 +27,7 @@ class Section:
     runs: tuple[Run, ...]
     comparable: bool
     slug: str
+    words: str
 
     @property
     def fingerprint(self) -> str:
@@ -48,7 +50,9 @@ def _section_of(run: Run) -> tuple[str, str, bool]:
 def _section(precision: str, failed: bool, members: tuple[Run, ...]) -> Section:
     spec = members[0].result.spec
     title, slug, reasons = f"{spec.name} {spec.version}, the standard workload, {precision}", "", []
+    words = [precision]
     if not is_standard(spec.fingerprint):
+        words.append(f"workload {spec.name} {spec.version} ({spec.fingerprint[:12]})")
         changed = differences(spec)
         more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
         slug = f"-{spec.fingerprint[:12]}"
@@ -59,9 +63,10 @@ def _section(precision: str, failed: bool, members: tuple[Run, ...]) -> Section:
         reasons.append(f"{precision} and fp32 are different arithmetic: their figures stand in tables of their own.")
     if failed:
         title += ": conformance failed"
+        words.append("conformance failed")
         why = "; ".join(f"{run.letter} {run.conformance[1]}" for run in members)
         reasons.insert(0, f"Apart because the computed model is not proved to be the specified one: {why}.")
-    return Section(title, " ".join(reasons), members, not failed, slug)
+    return Section(title, " ".join(reasons), members, not failed, slug, ", ".join(words))
 
 
 def same_hardware(members: Sequence[Run]) -> list[tuple[str, tuple[Run, ...]]]:

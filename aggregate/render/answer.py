@@ -1,187 +1,224 @@
 """What is said of the comparison in sentences: the answer on top, what else differs, and findings of single runs."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from aggregate import __version__
 from aggregate.analysis import confounders, series
-from aggregate.analysis.answer import Answer, Key, Ranking, Standing
+from aggregate.analysis.answer import MAX_RIVALS, Answer, Key, Ranking, Standing
 from aggregate.analysis.comparison import Comparison
 from aggregate.analysis.growth import MemoryGrowth, Slowdown, memory_growth, slowdown
 from aggregate.analysis.losses import Divergence
 from aggregate.analysis.merging import Run
+from aggregate.analysis.ratios import Ratio
 from aggregate.analysis.reading import Problem
-from aggregate.analysis.registry import METRIC
 from aggregate.analysis.sections import Section, same_framework, same_hardware
 from aggregate.analysis.standard import is_standard
 from aggregate.render import words
-from aggregate.render.tables import number, shown
+from aggregate.render.tables import number
 
 MAX_PAIRS = 66
 """Pairs of loss traces listed: all of twelve runs."""
 WHAT: dict[Key, str] = {
-    "training": "training speed", "latency": "latency", "inference": "inference speed", "target": "time to the target",
-    "energy": "energy", "cost": "cost", "memory": "memory", "max_batch": "the largest batch",
+    "training": "training speed", "latency": "latency", "inference": "inference speed", "target": "time",
+    "energy": "energy", "cost": "cost", "memory": "memory", "max_batch": "the largest batch that trains",
 }  # fmt: skip
 """What a question asks, in words."""
-MISSING_PHASE = {
-    "the convergence phase was not run": "no full training was run",
-    "the max_batch phase was not run": "it was not searched",
-}
-"""Reasons of the tables, in the words of the answer."""
-MAX_KINDS = 3
-"""Kinds of memory or energy figures that the answer tells; the table has all."""
+OF_A_TRAINING: tuple[Key, ...] = ("target", "energy", "cost")
+"""Questions that one full training answers."""
 
 
-def of_section(comparison: Comparison, section: Section) -> list[str]:
-    """The answer of a section: a sentence for each of the benchmark's questions, and one of what is not known."""
-    answers = comparison.answers[section.title]
-    if not answers:
-        return []
-    names = words.names(section.runs)
-    target = f"{section.runs[0].result.spec.training.target_top1:.0%}".replace("%", " %")
-    told = [_TELL[key](answer, names, target) for key, answer in answers.items() if answer.rankings]
-    return [*filter(None, told), *_not_known(answers, target, len(section.runs))]
+def top(comparison: Comparison) -> list[str]:
+    """What stands at the top of every form of the report: the answer of the first section, then a sentence of each other."""
+    (first, *others) = headline(comparison)
+    return [*first[1], *filter(None, (_in_brief(comparison, section) for section, _ in others))]
 
 
 def headline(comparison: Comparison) -> list[tuple[Section, list[str]]]:
-    """The answers of all sections, that of most platforms and then of most figures first."""
+    """The answers of all sections: the standard workload first, then what most platforms, and most of the questions, have."""
     each = [(section, of_section(comparison, section)) for section in comparison.sections]
 
-    def weight(pair: tuple[Section, list[str]]) -> tuple[bool, int, int, int]:
+    def weight(pair: tuple[Section, list[str]]) -> tuple[bool, bool, int, int, int]:
         section, answers = pair[0], comparison.answers[pair[0].title]
         standings = sum(len(ranking.standings) for answer in answers.values() for ranking in answer.rankings)
         platforms = len({run.content.platform for run in section.runs})
-        return (
-            is_standard(section.fingerprint),
-            platforms,
-            sum(bool(answer.rankings) for answer in answers.values()),
-            standings,
-        )
+        answered = sum(bool(answer.rankings) for answer in answers.values())
+        return section.comparable, is_standard(section.fingerprint), platforms, answered, standings
 
     return sorted(each, key=weight, reverse=True)
 
 
+def of_section(comparison: Comparison, section: Section) -> list[str]:
+    """The answer of a section: a sentence for each of the benchmark's questions, and one of what is not known."""
+    if not (answers := comparison.answers[section.title]):
+        return []
+    names = words.names(section.runs)
+    told = [_speed(answers[key], names) for key in SPEED if answers[key].rankings]
+    told += _training_in_full(answers, names, section)
+    told += _memory(answers, names)
+    return [*told, *_not_known(answers, len(section.runs))]
+
+
+def _in_brief(comparison: Comparison, section: Section) -> str:
+    """A section that is not the first, in one sentence: who trains and who answers fastest."""
+    answers, names = comparison.answers[section.title], words.names(section.runs)
+    parts = [
+        f"{names[best.run.letter]} {does} {_value(best)}{_factors(answers[key].rankings[0], names, 1)}"
+        for key, does in IN_BRIEF.items()
+        for best in ([answers[key].rankings[0].best] if answers and answers[key].rankings else ())
+    ]
+    return f"{section.words}: {'; '.join(parts)}." if parts else ""
+
+
+IN_BRIEF: dict[Key, str] = {"training": "trains", "latency": "answers one image in"}
+"""Questions that are answered of every section, and the verb of each."""
+SPEED: tuple[Key, ...] = ("training", "latency", "inference")
+START: dict[Key, str] = {"training": "training", "latency": "one image at a time", "inference": "many images at a time"}
+"""How the sentence of a question of speed begins."""
+
+
+def _speed(answer: Answer, names: Mapping[str, str]) -> str:
+    """Who is fastest, and by how much."""
+    ranking = answer.rankings[0]
+    best, start = ranking.best, START[answer.question.key].capitalize()
+    alone = len(ranking.standings) == 1
+    comes = "" if alone else " is fastest," if ranking.best.factor and _proved(ranking.best.factor) else " comes first,"
+    how = {
+        "full_throughput": " over a full training",
+        "training_throughput": f" in a steady window at batch {best.run.result.spec.training.batch_size:,}",
+        "inference_best": f" {best.notes[0]}" if best.notes else "",
+    }.get(best.metric, "")
+    limit = "" if answer.limit is None or str(answer.limit) in how else f" (of up to {answer.limit:,})"
+    return f"{start}: {names[best.run.letter]}{comes or ','} {_value(best)}{how}{limit}{_factors(ranking, names)}."
+
+
+def _proved(factor: Ratio) -> bool:
+    """Whether the runner-up is slower by more than chance."""
+    return factor.verdict == "faster"
+
+
 def _value(standing: Standing) -> str:
-    """A value with its unit: "6,532 images/s"."""
-    return f"{shown(standing.value, METRIC[standing.metric])} {standing.unit}".strip()
+    """A value with its unit: "6,539 images/s"."""
+    return words.measured(standing.value, standing.unit)
 
 
-def _factors(ranking: Ranking, names: Mapping[str, str], better: str = "faster", as_good: str = "as fast") -> str:
+def _factors(ranking: Ranking, names: Mapping[str, str], most: int = MAX_RIVALS) -> str:
     """How the best stands to the others that an answer names; empty where it stands alone."""
+    rivals = ranking.rivals[:most]
+    if not rivals:
+        return ""
+    single = all(standing.repeats == 1 for standing in (ranking.best, *rivals))
     parts = []
-    for rival in ranking.rivals:
-        factor, remarks = rival.factor, [_value(rival)]
+    for rival in rivals:
+        factor, remarks = rival.factor, [_value(rival).removesuffix(f" {ranking.best.unit}")]
         if factor is None or math.isnan(factor.ratio):
             parts.append(f"against {names[rival.run.letter]} ({remarks[0]})")
             continue
-        if factor.verdict:
-            remarks.append(words.interval(factor))
-        elif factor.reason.startswith("one process"):
-            remarks.append("one process each" if max(ranking.best.repeats, rival.repeats) == 1 else "one process there"
-                           if rival.repeats == 1 else "one process here")  # fmt: skip
-        how = words.times(factor, better=better, as_good=as_good)
-        parts.append(f"{how} {names[rival.run.letter]} ({'; '.join(filter(None, remarks))})")
-    return f": {words.listed(parts)}" if parts else ""
+        if not single and factor.reason.startswith("one process"):
+            remarks.append("one process" if rival.repeats == 1 else "against one process")
+        parts.append(f"{words.times(factor)} {names[rival.run.letter]} ({', '.join(remarks)})")
+    return f", {words.listed(parts)}" + ", one process each" * single
 
 
-def _first(ranking: Ranking) -> str:
-    """What is said of the best: that it is fastest only where the runner-up is proved slower."""
-    factor = ranking.best.factor
-    return "is fastest" if factor is None or factor.verdict == "faster" else "comes first"
+def _training_in_full(answers: Mapping[Key, Answer], names: Mapping[str, str], section: Section) -> list[str]:
+    """What a training to the target took in time, energy and money, machine by machine."""
+    if not answers["target"].rankings:
+        return []
+    ranking = answers["target"].rankings[0]
+    target = f"{section.runs[0].result.spec.training.target_top1:.0%}".replace("%", " %")
+    parts, told = [], set[str]()
+    for standing in (ranking.best, *ranking.rivals):
+        took = [_value(standing)]
+        if standing is not ranking.best and standing.factor and math.isfinite(standing.factor.ratio):
+            took[0] += f" ({words.rounded(standing.factor.ratio)} times as long)"
+        for key in ("energy", "cost"):
+            for each in answers[key].rankings:
+                found = next((s for s in each.standings if s.run is standing.run), None)
+                if found:
+                    took.append(_value(found) + _once(words.covers(each.kind), told))
+        parts.append(f"{names[standing.run.letter]} {', '.join(took)}")
+    alone = {standing.repeats for standing in (ranking.best, *ranking.rivals)} == {1}
+    return [f"Training to {target} top-1: {'; '.join(parts)}{'; one training each' * (alone and len(parts) > 1)}."]
 
 
-def _training(answer: Answer, names: Mapping[str, str], target: str) -> str:
-    ranking = answer.rankings[0]
-    best = ranking.best
-    over = "over a full training" if best.metric == "full_throughput" else "in a steady window"
-    batch = best.run.result.spec.training.batch_size
-    return (f"Training at batch {batch:,}: {names[best.run.letter]} {_first(ranking)}, {_value(best)} {over}"
-            f"{_factors(ranking, names)}.")  # fmt: skip
+def _once(text: str, told: set[str]) -> str:
+    """In brackets where it is told for the first time; else nothing."""
+    if not text or text in told:
+        return ""
+    told.add(text)
+    return f" ({text})"
 
 
-def _latency(answer: Answer, names: Mapping[str, str], target: str) -> str:
-    ranking = answer.rankings[0]
-    best = ranking.best
-    return f"One image: {names[best.run.letter]} {_first(ranking)}, {_value(best)}{_factors(ranking, names)}."
-
-
-def _inference(answer: Answer, names: Mapping[str, str], target: str) -> str:
-    ranking = answer.rankings[0]
-    best = ranking.best
-    limit = "" if answer.limit is None else f", the largest that all were asked to try being {answer.limit:,}"
-    return (f"Many images: {names[best.run.letter]} {_first(ranking)}, {_value(best)} {best.notes[0]}{limit}"
-            f"{_factors(ranking, names)}.")  # fmt: skip
-
-
-def _target(answer: Answer, names: Mapping[str, str], target: str) -> str:
-    ranking = answer.rankings[0]
-    best = ranking.best
-    return f"To {target} top-1: {names[best.run.letter]} {_first(ranking)}, {_value(best)}{_factors(ranking, names)}."
-
-
-def _energy(answer: Answer, names: Mapping[str, str], target: str) -> str:
-    parts = [
-        f"{_each(ranking, names)} ({ranking.kind.partition(': ')[2] or ranking.kind})"
-        for ranking in answer.rankings[:MAX_KINDS]
-    ]
-    return f"Energy of that training: {'; '.join(parts)}."
-
-
-def _cost(answer: Answer, names: Mapping[str, str], target: str) -> str:
-    return f"Cost of it: {'; '.join(f'{_each(r, names)} ({r.kind})' for r in answer.rankings[:MAX_KINDS])}."
-
-
-def _memory(answer: Answer, names: Mapping[str, str], target: str) -> str:
-    parts = [f"{_each(ranking, names)} ({ranking.kind})" for ranking in answer.rankings[:MAX_KINDS]]
-    return f"Memory of a training: {'; '.join(parts)}."
-
-
-def _max_batch(answer: Answer, names: Mapping[str, str], target: str) -> str:
-    return f"Largest batch that trains: {_each(answer.rankings[0], names)}."
+def _memory(answers: Mapping[Key, Answer], names: Mapping[str, str]) -> list[str]:
+    """What a training takes of the machine, and the largest batch that trains."""
+    parts = [f"{_each(ranking, names)} ({ranking.kind})" for ranking in answers["memory"].rankings]
+    texts = [f"Memory of a training: {'; '.join(parts)}."] if parts else []
+    if largest := answers["max_batch"].rankings:
+        texts.append(f"Largest batch that trains: {_each(largest[0], names)}.")
+    return texts
 
 
 def _each(ranking: Ranking, names: Mapping[str, str]) -> str:
     """The best and the others that an answer names, with their values alone."""
-    shown_ones = (ranking.best, *ranking.rivals)
-    return ", ".join(f"{names[standing.run.letter]} {_value(standing)}" for standing in shown_ones)
+    several = (ranking.best, *ranking.rivals)
+    return ", ".join(f"{names[standing.run.letter]} {_value(standing)}" for standing in several)
 
 
-_TELL: dict[Key, Callable[[Answer, Mapping[str, str], str], str]] = {
-    "training": _training, "latency": _latency, "inference": _inference, "target": _target, "energy": _energy,
-    "cost": _cost, "memory": _memory, "max_batch": _max_batch,
-}  # fmt: skip
-
-
-def _not_known(answers: Mapping[Key, Answer], target: str, runs: int) -> list[str]:
+def _not_known(answers: Mapping[Key, Answer], runs: int) -> list[str]:
     """One sentence of what is not known, by whom it concerns and why."""
-    by_reason: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    by_reason: dict[tuple[tuple[str, ...], str], list[Key]] = {}
     for key, answer in answers.items():
         reasons: dict[str, list[str]] = {}
         for run, reason in answer.unknown:
-            reasons.setdefault(MISSING_PHASE.get(reason, reason), []).append(run.letter)
+            reasons.setdefault(words.why(reason), []).append(run.letter)
         for reason, letters in reasons.items():
-            by_reason.setdefault((tuple(letters), reason), []).append(WHAT[key])
+            by_reason.setdefault((tuple(letters), reason), []).append(key)
     parts = []
-    for (whom, reason), what in by_reason.items():
+    for (whom, reason), keys in by_reason.items():
         whose = "" if len(whom) == runs else f" of {words.listed(whom)}"
-        parts.append(f"{words.listed(what)}{whose} ({reason})")
+        what = words.listed([WHAT[key] for key in keys])
+        of = " of a training to the target" * (set(keys) <= set(OF_A_TRAINING))
+        parts.append(
+            f"{what}{of}{whose} ({reason})" if not whose or not of else f"{what}{of} on {whose[4:]} ({reason})"
+        )
     return [f"Not known: {'; '.join(parts)}."] if parts else []
 
 
 def what_differs(section: Section) -> str:
     """The confounders of a section in one paragraph, and what of the difference is the framework's."""
-    found = confounders.confounders(section.runs)
     parts = []
-    for each in found:
+    for each in confounders.confounders(section.runs):
         values = [f"{value} ({', '.join(letters)})" for value, letters in each.values.items()]
         parts.append(f"{each.aspect}: {', '.join(values)}")
-    texts = [f"Besides the machines these differ: {'; '.join(parts)}."] if parts else []
-    for pair in confounders.on_same_hardware(section.runs):
-        factor = words.times(pair.ratio)
-        texts.append(f"On the same {pair.hardware}, {words.framework(pair.faster)} trains {factor} "
-                     f"{words.framework(pair.slower)}: that much is the framework's.")  # fmt: skip
+    texts = [f"Not only the machines differ. {_capital('; '.join(parts))}."] if parts else []
+    on_same = confounders.on_same_hardware(section.runs)
+    for pair in on_same:
+        faster, slower, alone = words.framework(pair.faster), words.framework(pair.slower), not pair.ratio.verdict
+        texts.append(f"On the same {pair.hardware}, {faster} trains {words.times(pair.ratio)} {slower}"
+                     f"{' (one process on a side)' * alone}: so much is the framework's.")  # fmt: skip
+    if len(section.runs) > 1 and not on_same:
+        texts.append(
+            "No two frameworks ran on the same device, so what is the framework's and what the device's is not known."
+        )
     return " ".join(texts)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def footer(comparison: Comparison) -> str:
+    """When the report was made, and by what."""
+    return f"Made by deit-bench aggregate {__version__} on {comparison.made:%Y-%m-%d at %H:%M} UTC."
+
+
+def earlier(comparison: Comparison) -> list[str]:
+    """Which results stepped back, and for which newer one."""
+    return [
+        f"Earlier result, not compared: {each.result.file}, measured again since in {each.newest.file}."
+        for each in comparison.earlier
+    ]
 
 
 def sentences(section: Section, divergences: Sequence[Divergence]) -> list[str]:

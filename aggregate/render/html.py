@@ -1,22 +1,19 @@
 """The report as one self-contained HTML page."""
 
-import datetime
-import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-import aggregate
 from aggregate.analysis import ratios, scaling
 from aggregate.analysis.answer import Standing
 from aggregate.analysis.comparison import Comparison
 from aggregate.analysis.merging import Run
 from aggregate.analysis.registry import METRICS
 from aggregate.analysis.sections import Section
-from aggregate.render import answer, outline, words
+from aggregate.render import answer, outline, systems, words
 from aggregate.render.figures.bars import Bars, range_of, value_of
 from aggregate.render.figures.kind import Image, Plot
 from aggregate.render.tables import Table, number
@@ -27,6 +24,10 @@ FILTER_FROM = 3
 """Runs from which on there is something to filter."""
 MANY = 12
 """Runs from which on the filter stands open."""
+AGAINST = re.compile(r"([\d.,e+-]+) (%|times) (faster|slower)")
+"""A ratio as the tables say it."""
+BETTER = {1: "more", -1: "less", 0: ""}
+"""Which end of a metric is best, as the page's script knows it."""
 FACETS = ("platform", "device", "precision", "profile")
 """What runs are filtered by."""
 
@@ -88,7 +89,7 @@ def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]]) ->
     environment.globals.update(
         is_bars=lambda panel: isinstance(panel, Bars), inline=_inline, value_of=value_of, range_of=range_of, words=words,
         times_of=_times, percent=lambda bars, value: f"{100 * bars.place(value):.4g}%", sort_value=_sort_value,
-        number=number, fold_from=FOLD_FROM,
+        number=number, fold_from=FOLD_FROM, better=BETTER,
     )  # fmt: skip
     of_section = dict(zip((section.title for section in comparison.sections), plots, strict=True))
     parts = [_part(comparison, section, texts, of_section) for section, texts in answer.headline(comparison)]
@@ -97,7 +98,9 @@ def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]]) ->
         comparison=comparison, title=title, parts=parts, files=sum(len(run.results) for run in comparison.runs),
         problems=[answer.without_folder(problem) for problem in comparison.problems], metrics=METRICS,
         ratio_definition=ratios.DEFINITION, scaling_definition=scaling.DEFINITION, facts=facts, facets=_facets(facts),
-        filterable=len(facts) >= FILTER_FROM, many=MANY, today=_today(), version=aggregate.__version__,
+        filterable=len(facts) >= FILTER_FROM, many=MANY,
+        earlier=answer.earlier(comparison), footer=answer.footer(comparison), top=answer.top(comparison),
+        listing=systems.listing(comparison),
     )  # fmt: skip
 
 
@@ -153,17 +156,15 @@ def _times(standing: Standing, place: int) -> str:
     return f"{words.rounded(standing.factor.ratio)} times behind" if standing.factor else ""
 
 
-def _sort_value(text: str) -> Any:
+def _sort_value(text: str) -> float | str:
     """The number that a cell of a table is sorted by; empty where it has none."""
-    digits = text.partition(" ")[0].rstrip("x").replace(",", "")
+    if found := AGAINST.match(text):
+        times = float(found[1].replace(",", ""))
+        times = 1 + times / 100 if found[2] == "%" else times
+        return times if found[3] == "faster" else 1 / times if times else ""
+    if text.startswith("about as fast"):
+        return 1.0
     try:
-        return float(digits)
+        return float(text.partition(" ")[0].replace(",", ""))
     except ValueError:
         return ""
-
-
-def _today() -> str:
-    """The day in UTC; $SOURCE_DATE_EPOCH, where it is set, makes the page the same on every day."""
-    if (epoch := os.environ.get("SOURCE_DATE_EPOCH", "")).isdigit():
-        return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC).date().isoformat()
-    return datetime.datetime.now(datetime.UTC).date().isoformat()

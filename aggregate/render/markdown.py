@@ -6,42 +6,38 @@ from collections.abc import Sequence
 from aggregate.analysis import ratios, scaling
 from aggregate.analysis.comparison import Comparison
 from aggregate.analysis.losses import Divergence
-from aggregate.analysis.merging import Run
 from aggregate.analysis.registry import METRICS
-from aggregate.render import answer, outline
+from aggregate.render import answer, outline, systems
 from aggregate.render.figures.kind import Plot
-from aggregate.render.tables import Cell, Table, footnotes
+from aggregate.render.systems import Listing
+from aggregate.render.tables import Cell, Row, Table, footnotes
 
 
 def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]]) -> str:
     """The whole report; `plots` has those of each section."""
-    parts = [f"# {escaped(title)}", _runs(comparison.runs)]
-    for section, of_section in zip(comparison.sections, plots, strict=True):
+    parts = [f"# {escaped(title)}", *map(escaped, answer.top(comparison))]
+    of_title = {section.title: drawn for section, drawn in zip(comparison.sections, plots, strict=True)}
+    for section, sentences in answer.headline(comparison):
         parts += [f"## {escaped(section.title)}"]
-        parts += [escaped(text) for text in (section.reason, *answer.shared(section)) if text]
+        parts += [escaped(text) for text in (section.reason, *sentences, answer.what_differs(section)) if text]
         parts += [of_table(outline.headline(comparison, section))]
         for table in (*outline.subtables(comparison, section), outline.details(comparison, section)):
             parts += [f"### {escaped(table.title)}", of_table(table)]
-        parts += [_plot(plot) for plot in of_section]
+        parts += [_plot(plot) for plot in of_title[section.title]]
         parts += _loss_traces(comparison.divergences[section.title])
-    parts += [_definitions()]
-    if comparison.problems:
-        lines = [f"- {escaped(answer.without_folder(problem))}" for problem in comparison.problems]
-        parts += ["## Files that are not compared", "\n".join(lines)]
+    parts += [of_listing(systems.listing(comparison)), _definitions()]
+    left_out = [*answer.earlier(comparison), *map(answer.without_folder, comparison.problems)]
+    if left_out:
+        parts += ["## Files that are not compared", "\n".join(f"- {escaped(text)}" for text in left_out)]
+    parts += [escaped(answer.footer(comparison))]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _runs(runs: Sequence[Run]) -> str:
-    lines = ["| | platform | engine | framework | device | precision | profile | data | conformance | commit | file |"]
-    lines += ["|" + " --- |" * 11]
-    for run in runs:
-        r = run.identity
-        hardware = ", ".join(filter(None, (run.hardware.short, run.ranks.words)))
-        commit = (r["git_commit"] or "unknown")[:10] + (" (changed)" if r["git_clean"] is False else "")
-        first = (r["platform"], r["engine"], r["framework"], hardware, r["precision"], r["profile"])
-        cells = (*first, r["data"], r["conformance"], commit, r["file"])
-        lines.append(f"| **{r['run']}** | " + " | ".join(map(escaped, cells)) + " |")
-    return "\n".join(lines)
+def of_listing(listing: Listing) -> str:
+    """The systems, a line a run."""
+    lines = [listing.heads, ("---",) * len(listing.heads)]
+    lines += [(f"**{letter}**", *map(escaped, facts)) for letter, *facts in listing.lines]
+    return "\n".join([f"## {listing.title}", "", *("| " + " | ".join(line) + " |" for line in lines)])
 
 
 def _plot(plot: Plot) -> str:
@@ -75,13 +71,21 @@ def of_table(table: Table) -> str:
     """A table as GitHub-flavoured Markdown with its footnotes below."""
 
     def marked(cell: Cell) -> str:
-        return escaped(cell.text) + (f" {cell.superscript}" if cell.marks else "")
+        text = f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text)
+        return text + (f" {cell.superscript}" if cell.marks else "")
 
     headers = ["<br>".join([f"**{marked(head)}**", *map(escaped, lines)]) for head, lines in table.headers]
     lines = [["", "", *headers], ["---", "---", *(["---:"] * len(headers))]]
-    lines += [[escaped(row.label.strip()), row.unit, *map(marked, row.cells)] for row in table.rows]
+    lines += [[escaped(_label(row)), row.unit, *map(marked, row.cells)] for row in table.rows]
     grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([grid, "\n".join(f"{escaped(note)}<br>" for note in footnotes(table))]).strip() + "\n"
+    below = "\n".join(f"{escaped(note)}<br>" for note in (*footnotes(table), *table.folded))
+    more = "\n".join(f"- {escaped(note)}" for note in table.more)
+    folded = f"<details><summary>More notes</summary>\n\n{more}\n\n</details>" if more else ""
+    return "\n\n".join(filter(None, [grid, below, folded])).strip() + "\n"
+
+
+def _label(row: Row) -> str:
+    return f"{row.label.strip()} ({row.kind})" if row.kind else row.label.strip()
 
 
 def escaped(text: str) -> str:

@@ -6,19 +6,25 @@ from aggregate.analysis.comparison import Comparison
 from aggregate.analysis.merging import Run
 from aggregate.analysis.registry import PHASES
 from aggregate.analysis.scaling import scalings
-from aggregate.analysis.sections import Section, same_framework, same_hardware
+from aggregate.analysis.sections import Section
+from aggregate.render import headline as six_metrics
 from aggregate.render import tables
-from aggregate.render.tables import HEADLINE, Table
+from aggregate.render.tables import Table, settled
 
 
-def headline(comparison: Comparison, section: Section) -> Table:
-    """The benchmark's six metrics."""
-    return tables.build(section.title, section.reason, section.runs, comparison.summary, HEADLINE)
+def headline(comparison: Comparison, section: Section, *, apart: bool = True) -> Table:
+    """The benchmark's six metrics, best first; `apart` gives each kind of memory, energy and cost a row of its own."""
+    return settled(six_metrics.build(comparison, section, apart=apart))
+
+
+def six(comparison: Comparison, sections: Sequence[Section]) -> Table:
+    """The same of several sections, one below the other."""
+    return settled(six_metrics.together(comparison, sections))
 
 
 def details(comparison: Comparison, section: Section) -> Table:
     """Every figure of every phase."""
-    return tables.build("In detail", "", section.runs, comparison.summary)
+    return settled(tables.build("In detail", "", section.runs, comparison.summary))
 
 
 def phases(comparison: Comparison, section: Section) -> list[Table]:
@@ -28,28 +34,19 @@ def phases(comparison: Comparison, section: Section) -> list[Table]:
         if any(run.outcomes(phase.name) for run in section.runs):
             title, keys = phase.name.replace("_", " ").capitalize(), [metric.key for metric in phase.metrics]
             each.append(tables.build(title, "", section.runs, comparison.summary, keys))
-    return [table for table in each if table.rows]
+    return [settled(table) for table in each if table.rows]
 
 
 def subtables(comparison: Comparison, section: Section) -> list[Table]:
-    """Ratios against the baseline, scaling, and who shares hardware or framework with whom."""
+    """Ratios against the baseline, and scaling."""
     if not section.comparable:
         return []
     made = []
     if (baseline := comparison.baselines[section.title]) and len(section.runs) > 1:
-        title = f"Times as fast as {baseline.letter} ({_name(baseline)})"
+        title = f"Speed against {baseline.letter} ({_name(baseline)})"
         made.append(tables.of_ratios(title, section.runs, baseline, comparison.ratios))
     made += [tables.of_scaling(each) for each in scalings(section.runs)]
-    for words, groups in (
-        ("Same hardware", same_hardware(section.runs)),
-        ("Same framework", same_framework(section.runs)),
-    ):
-        made += [
-            tables.build(f"{words}: {shared}", "", runs, comparison.summary, HEADLINE)
-            for shared, runs in groups
-            if len(runs) < len(section.runs)
-        ]
-    return made
+    return [settled(table) for table in made]
 
 
 def _name(run: Run) -> str:

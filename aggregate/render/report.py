@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from aggregate import __version__
 from aggregate.analysis.comparison import Comparison
 from aggregate.render import answer, csv, figures, folder, html, markdown
 from aggregate.render.figures.kind import Plot
@@ -47,6 +48,14 @@ def as_text(comparison: Comparison, plots: Sequence[Sequence[Plot]], form: str, 
         return csv.page(comparison.summary)
     content = {
         "title": title,
+        "made": comparison.made.isoformat(timespec="seconds"),
+        "tool": __version__,
+        "answer": answer.top(comparison),
+        "sections": [
+            {"title": section.title, "answer": sentences, "what_differs": answer.what_differs(section)}
+            for section, sentences in answer.headline(comparison)
+        ],
+        "earlier": answer.earlier(comparison),
         "figures": json.loads(comparison.summary.to_json(orient="records")),
         "problems": [answer.without_folder(problem) for problem in comparison.problems],
         "warnings": comparison.warnings,

@@ -4,11 +4,12 @@ import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from aggregate.analysis import notes
 from aggregate.analysis.merging import Run
 from aggregate.analysis.metrics import NOT_RUN, Metric
 from aggregate.analysis.phases.inference import untried
@@ -17,36 +18,23 @@ from aggregate.analysis.registry import METRIC, METRICS
 from aggregate.analysis.scaling import Point, Scaling
 
 MISSING = "\N{EN DASH}"
-HEADLINE = (
-    "training_throughput",
-    "latency_median",
-    "latency_p90",
-    "inference_best",
-    "peak_memory",
-    "target_reached",
-    "time_to_target",
-    "cost_to_target",
-    "cost_full",
-    "owning_to_target",
-    "owning_full",
-    "electricity_to_target",
-    "electricity_full",
-    "power",
-    "energy_per_image",
-)
-"""The benchmark's six metrics: throughput, inference, memory, convergence, cost and power."""
 ONLY_IN_FILES = ("batch_throughput", "batch_memory")
 """Figures that the CSV file and the plots have, and no table: every run has batches of its own."""
+PERCENT_UP_TO = 1.5
+"""Up to this factor people say per cent, above it times."""
 HEADER_WIDTH = 16
+MAX_NOTES = 6
+"""Notes of a table; more than these nobody reads."""
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text and the numbers of its footnotes."""
+    """Text, the numbers of its footnotes, and whether it is the best of its metric."""
 
     text: str
     marks: tuple[int, ...] = ()
+    best: bool = False
 
     @property
     def superscript(self) -> str:
@@ -56,12 +44,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of all runs; `starts` says whether a new phase begins here."""
+    """One metric of all runs.
+
+    Attributes:
+        label: name of the metric.
+        unit: of its values.
+        cells: one of each run.
+        starts: whether a new phase begins here.
+        kind: what the figures cover, where this must be known: those of different kinds do not compare.
+        better: +1 where the largest is best, -1 where the smallest is, 0 where there is no best.
+    """
 
     label: str
     unit: str
     cells: tuple[Cell, ...]
     starts: bool
+    kind: str = ""
+    better: int = 0
 
 
 @dataclass
@@ -75,6 +74,8 @@ class Table:
         headers: the head of each column, which carries the marks, and lines of text below it.
         rows: the first of each phase starts a new group.
         notes: the footnotes; the first has number 1.
+        more: what else is to be known, beyond the notes; for who wants all.
+        folded: sentences on metrics that no run has.
     """
 
     title: str
@@ -83,11 +84,62 @@ class Table:
     headers: list[tuple[Cell, list[str]]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    more: list[str] = field(default_factory=list)
+    folded: list[str] = field(default_factory=list)
 
     def cell(self, text: str, notes: Sequence[str]) -> Cell:
         """A cell with footnotes; equal ones share a number."""
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
         return Cell(text, tuple(sorted({self.notes.index(note) + 1 for note in notes})))
+
+
+def settled(table: Table) -> Table:
+    """The table with at most MAX_NOTES notes: alike ones are one, and the rest is in `more`, said with whom it is of.
+
+    What is said of a whole run goes first, then what concerns most cells.
+    """
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for number, note in enumerate(table.notes, 1):
+        groups[notes.gist(note)].append(number)
+    heads = [mark for head, _ in table.headers for mark in head.marks]
+    marks = [mark for row in table.rows for cell in row.cells for mark in cell.marks]
+
+    def weight(numbers: Sequence[int]) -> tuple[int, int]:
+        return -sum(heads.count(n) for n in numbers), -sum(marks.count(n) for n in numbers)
+
+    ordered = sorted(groups.values(), key=weight)
+    kept = sorted(ordered[:MAX_NOTES])
+    new = {old: i for i, numbers in enumerate(kept, 1) for old in numbers}
+
+    def renumbered(cell: Cell) -> Cell:
+        return replace(cell, marks=tuple(sorted({new[mark] for mark in cell.marks if mark in new})))
+
+    alike = {tuple(numbers): notes.alike([table.notes[n - 1] for n in numbers]) for numbers in ordered}
+    shortened = [numbers for numbers in kept if len(alike[tuple(numbers)]) > 1]
+    return replace(
+        table,
+        headers=[(renumbered(head), lines) for head, lines in table.headers],
+        rows=[replace(row, cells=tuple(map(renumbered, row.cells))) for row in table.rows],
+        notes=[_one_note(alike[tuple(numbers)]) for numbers in kept],
+        more=[
+            _with_whom(table, number) for numbers in (*shortened, *sorted(ordered[MAX_NOTES:])) for number in numbers
+        ],
+    )
+
+
+def _one_note(alike: Sequence[str]) -> str:
+    """Notes of one gist: the note itself, or what they share."""
+    return alike[0] if len(alike) == 1 else notes.gist(alike[0])
+
+
+def _with_whom(table: Table, number: int) -> str:
+    """A note behind the letters of the runs it is of: "B, D: at batch 64"."""
+    whom = [
+        run.letter
+        for i, run in enumerate(table.runs)
+        if number in {*table.headers[i][0].marks, *(mark for row in table.rows for mark in row.cells[i].marks)}
+    ]
+    return f"{', '.join(whom)}: {table.notes[number - 1]}"
 
 
 def footnotes(table: Table) -> list[str]:
@@ -109,7 +161,7 @@ def shown(value: float, metric: Metric) -> str:
     """A value as the tables have it, without its unit."""
     if metric.unit == "%" and abs(value) < 1e4:
         return f"{round(value, 1) + 0.0:.1f}"  # + 0.0: never "-0.0"
-    if not metric.unit and value == round(value):  # a count
+    if metric.unit in ("", "images") and value == round(value):  # a count
         return f"{value:,.0f}"
     return number(value, metric.digits)
 
@@ -176,10 +228,24 @@ def of_ratios(title: str, runs: Sequence[Run], baseline: Run, ratios: Mapping[tu
 def _ratio_cell(table: Table, ratio: Ratio) -> Cell:
     if math.isnan(ratio.ratio):
         return table.cell(MISSING, (ratio.reason,))
-    times = f"{number(ratio.ratio, 3)}x"
-    if not ratio.verdict:
-        return table.cell(times, (ratio.reason,))
-    return table.cell(f"{times} ({number(ratio.low, 3)} to {number(ratio.high, 3)}) {ratio.verdict}", (ratio.method,))
+    return table.cell(against(ratio), (ratio.method if ratio.verdict else ratio.reason,))
+
+
+def against(ratio: Ratio) -> str:
+    """A ratio as people say it: "291 times slower", "12.3 % faster (8.1 to 16.7 %)", "about as fast (0.97 to 1.05 times)"."""
+    if ratio.verdict == "too close to call":
+        return f"about as fast ({number(ratio.low, 3)} to {number(ratio.high, 3)} times)"
+    slower = ratio.ratio < 1
+    ends = sorted((1 / end if slower and end else end) for end in (ratio.low, ratio.high))
+    times, low, high = (1 / ratio.ratio if slower and ratio.ratio else ratio.ratio), *ends
+    word, percent = "slower" if slower else "faster", times < PERCENT_UP_TO
+
+    def said(value: float) -> str:
+        return number(100 * (value - 1) if percent else value, 3)
+
+    unit = "%" if percent else "times"
+    between = f" ({said(low)} to {said(high)} {unit})" if ratio.verdict else ""
+    return f"{said(times)} {unit} {word}{between}"
 
 
 def _has_run(records: Records, metric: Metric) -> bool:

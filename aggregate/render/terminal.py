@@ -1,5 +1,6 @@
 """Tables on the terminal, as wide as that is."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rich import box
@@ -14,21 +15,40 @@ UNBOUNDED = 100_000
 """Width of what has no width."""
 
 
+PLAIN = str.maketrans({
+    "\N{EN DASH}": "-", "\N{MINUS SIGN}": "-", "\N{MIDDLE DOT}": "/", "\N{HORIZONTAL ELLIPSIS}": "...",
+    "\N{MULTIPLICATION SIGN}": "x", "\N{REPLACEMENT CHARACTER}": "?",
+})  # fmt: skip
+"""Signs of the tables, in ASCII."""
+RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+
+
+def plain(text: Text, console: Console) -> Text:
+    """`text` in ASCII where the console has no more: a raised 12 is [12] then."""
+    if not console.options.ascii_only:
+        return text
+    changed = RAISED.sub(lambda digits: f"[{digits[0].translate(LOWERED)}]", text.plain)
+    return Text(changed.translate(PLAIN), style=text.style, justify=text.justify)
+
+
 def show(table: Table, console: Console) -> None:
     """Print a table, in pieces where the console is narrower; a console that is no terminal gets it whole."""
-    console.print(Text(table.title, style="bold"))
+    console.print(plain(Text(table.title, style="bold"), console))
     if table.reason:
-        console.print(Text(table.reason))
+        console.print(plain(Text(table.reason), console))
     for columns in _columns_that_fit(table, console):
         console.print()
-        console.print(_grid(table, columns))
+        console.print(_grid(table, columns, console))
     console.print()
     for note in footnotes(table):
-        console.print(Text(note, style="dim"))
+        console.print(plain(Text(note, style="dim"), console))
+    for note in table.more:
+        console.print(plain(Text(note, style="dim"), console))
     console.print()
 
 
-def _grid(table: Table, columns: Sequence[int]) -> RichTable:
+def _grid(table: Table, columns: Sequence[int], console: Console) -> RichTable:
     """The given columns of a table for the terminal; numbers are aligned as if their marks took no room."""
     grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="", show_edge=False)
     grid.add_column(no_wrap=True)
@@ -38,13 +58,14 @@ def _grid(table: Table, columns: Sequence[int]) -> RichTable:
         head, lines = table.headers[i]
         lines = [*lines[:-1], *[""] * (height - len(lines)), lines[-1]]
         title = Text.assemble((head.text, "bold"), " " if head.marks else "", head.superscript)
-        grid.add_column(Text("\n").join([title, *map(Text, lines)]), justify="right", no_wrap=True)
+        lines_below = [plain(Text(line), console) for line in lines]
+        grid.add_column(Text("\n").join([plain(title, console), *lines_below]), justify="right", no_wrap=True)
     margins = {i: max((len(row.cells[i].superscript) for row in table.rows), default=0) for i in columns}
     for index, row in enumerate(table.rows):
         if row.starts and index:
             grid.add_section()
         cells = (Text(row.cells[i].text + row.cells[i].superscript.ljust(margins[i])) for i in columns)
-        grid.add_row(Text(row.label), Text(row.unit), *cells)
+        grid.add_row(Text(row.label), Text(row.unit), *(plain(cell, console) for cell in cells))
     return grid
 
 
@@ -53,7 +74,7 @@ def _columns_that_fit(table: Table, console: Console) -> Iterator[list[int]]:
     unbounded = console.options.update(max_width=UNBOUNDED)
 
     def fits(columns: Sequence[int]) -> bool:
-        return Measurement.get(console, unbounded, _grid(table, columns)).maximum <= console.width
+        return Measurement.get(console, unbounded, _grid(table, columns, console)).maximum <= console.width
 
     left = list(range(len(table.runs)))
     if fits(left):

@@ -49,7 +49,7 @@ def test_faster_means_less_time() -> None:
 
 
 @pytest.mark.parametrize("speeds", [(100.0, 103.0), (103.0, 100.0), (1.0, 1000.0)])
-@pytest.mark.parametrize(("repeats", "alone"), [((1, 1), "B and A"), ((5, 1), "A"), ((1, 5), "B")])
+@pytest.mark.parametrize(("repeats", "alone"), [((1, 1), "each"), ((5, 1), "on one side"), ((1, 5), "on one side")])
 def test_one_process_on_a_side_is_a_ratio_and_no_verdict(
     speeds: tuple[float, float], repeats: tuple[int, int], alone: str
 ) -> None:
@@ -60,7 +60,7 @@ def test_one_process_on_a_side_is_a_ratio_and_no_verdict(
     )
     assert ratio.ratio > 0
     assert (ratio.verdict, math.isnan(ratio.low), math.isnan(ratio.p)) == ("", True, True)
-    assert ratio.reason == f"one process ({alone}): no verdict"
+    assert ratio.reason == f"one process {alone}: no verdict"
 
 
 def test_what_differs_between_runs_widens_an_interval_that_processes_alone_made_narrow() -> None:
@@ -126,7 +126,7 @@ def test_one_training_each_gives_a_ratio_and_no_verdict() -> None:
     ratio = against_first(*pair, metric="time_to_target")
     assert ratio.ratio > 5
     assert (ratio.verdict, math.isnan(ratio.low)) == ("", True)
-    assert ratio.reason == "one process (B and A): no verdict"
+    assert ratio.reason == "one process each: no verdict"
 
 
 def test_extreme_numbers_raise_nothing() -> None:
