@@ -1,5 +1,6 @@
 """The report as one self-contained HTML page."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,10 +151,12 @@ def _inline(image: Image, prefix: str) -> Markup:
 
 
 def _times(standing: Standing, place: int) -> str:
-    """How far behind the best."""
+    """How far behind the best; empty where the two do not compare."""
     if not place:
         return "best"
-    return f"{words.rounded(standing.factor.ratio)} times behind" if standing.factor else ""
+    if standing.factor is None or not math.isfinite(standing.factor.ratio):
+        return ""
+    return f"{words.rounded(standing.factor.ratio)} times behind"
 
 
 def _sort_value(text: str) -> float | str:

@@ -116,3 +116,13 @@ def test_hostile_text_in_every_text_field_is_refused_or_text(tmp_path: Path) -> 
             assert (page.tags.count("script"), "img" in page.tags, page.handlers) == (1, False, []), path
             shown += 1
     assert shown > 10
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_what_does_not_compare_has_a_bar_and_no_factor(tmp_path: Path) -> None:
+    full: Any = {"phases": FULL_PHASES}
+    text = page_of(tmp_path, make_result("mlx", **full), make_result("tf-cuda", data="synthetic", **full))
+    (chart,) = re.findall(r'id="s1-target".*?</figure>', text, re.DOTALL)
+    assert chart.count("<li data-run") == 2
+    assert 'class="times">best<' in chart
+    assert "times behind" not in chart
