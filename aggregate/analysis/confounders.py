@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aggregate.analysis import ratios
-from aggregate.analysis.energy import meter
 from aggregate.analysis.merging import Run, effective_precision
 from aggregate.analysis.ratios import Ratio
 from aggregate.analysis.sections import same_hardware
@@ -76,7 +75,7 @@ def _compile_mode(run: Run) -> str:
 
 def _meters(run: Run) -> str:
     energies = [m.energy for m in run.measured(Training) if m.energy.joules is not None]
-    found = [re.sub(r"\bgpu \d+", "gpu", meter(energy)) for energy in energies]
+    found = [re.sub(r"^gpu \d+, the", "the GPU's", energy.scope) for energy in energies]
     return "; ".join(dict.fromkeys(found)) or "none"
 
 
@@ -106,7 +105,7 @@ ASPECTS: dict[str, Callable[[Run], str]] = {
     "attention": _detail("attention"),
     "arithmetic": lambda run: effective_precision(run.result) or UNKNOWN,
     "data": lambda run: run.content.data.source,
-    "energy meter": _meters,
+    "what the energy is of": _meters,
     "peak memory": _memory,
     "amount measured": _profile,
     "virtual machine": _virtual,

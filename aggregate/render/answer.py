@@ -63,11 +63,13 @@ def of_section(comparison: Comparison, section: Section) -> list[str]:
 def _in_brief(comparison: Comparison, section: Section) -> str:
     """A section that is not the first, in one sentence: who trains and who answers fastest."""
     answers, names = comparison.answers[section.title], words.names(section.runs)
-    parts = [
-        f"{names[best.run.letter]} {does} {_value(best)}{_factors(answers[key].rankings[0], names, 1)}"
-        for key, does in IN_BRIEF.items()
-        for best in ([answers[key].rankings[0].best] if answers and answers[key].rankings else ())
-    ]
+    parts, said = [], ""
+    for key, does in IN_BRIEF.items():
+        if answers and (rankings := answers[key].rankings):
+            who = names[rankings[0].best.run.letter]
+            factors = _factors(rankings[0], names, 1)
+            parts.append(f"{'it' if who == said else who} {does} {_value(rankings[0].best)}{factors}")
+            said = who
     return f"{section.words}: {'; '.join(parts)}." if parts else ""
 
 

@@ -87,7 +87,7 @@ def _row(table: Table, label: str, of_key: Answer, rankings: Sequence[Ranking], 
             cells.append(table.cell(MISSING, [words.why(why[run.letter])] if run.letter in why else ()))
             continue
         standing, ranking = found[run.letter]
-        best = section.comparable and not mixed and len(ranking.standings) > 1 and standing is ranking.best
+        best = section.comparable and not mixed and len(ranking.standings) > 1 and standing.value == ranking.best.value
         notes = list(_notes(standing, ranking, mixed=mixed))
         cells.append(Cell(_text(standing), table.cell("", notes).marks, best=best))
     unit = rankings[0].best.unit

@@ -2,7 +2,8 @@
 
 import itertools
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -11,10 +12,12 @@ from rich.text import Text
 from aggregate.analysis.comparison import Comparison
 from aggregate.analysis.sections import Section
 from aggregate.render import answer, outline, systems, terminal, words
-from aggregate.render.tables import MISSING, Table, footnotes
+from aggregate.render.tables import MISSING, Row, Table, footnotes
 
 READABLE = 100
 """Columns that a sentence takes at most: longer lines are hard to read."""
+HEAD_WIDTH = 11
+"""Columns of a metric's name, which goes on in a second line."""
 LEAST_NAME = 24
 """Columns that the name of a run has at least."""
 SAID = ("Driver", "Memory", "Power limit", "Commit", "Age")
@@ -27,7 +30,8 @@ def show(comparison: Comparison, console: Console, *, details: bool = False) -> 
     six = outline.six(comparison, ordered)
     say(console, answer.top(comparison))
     console.print()
-    console.print(_six_metrics(six, [(section.words, len(section.runs)) for section in ordered], console))
+    for piece in _six_metrics(six, [(section.words, len(section.runs)) for section in ordered], console):
+        console.print(piece)
     say(console, _below(comparison, six, details=details))
     if details:
         _details(comparison, ordered, console)
@@ -56,37 +60,70 @@ def _below(comparison: Comparison, six: Table, *, details: bool) -> list[str]:
     return [text for text in (*texts, " ".join(closing)) if text]
 
 
-def _six_metrics(six: Table, groups: Sequence[tuple[str, int]], console: Console) -> RichTable:
-    """The runs of all sections down, the six metrics across.
+def _six_metrics(six: Table, groups: Sequence[tuple[str, int]], console: Console) -> Iterator[RichTable]:
+    """The runs of all sections down, the six metrics across, in pieces where the console is narrower.
 
     Args:
         six: of all sections.
         groups: title of each section, and how many runs it has.
         console: where it is shown.
     """
-    heads = [(*textwrap.wrap(row.label, 11), row.unit) for row in six.rows]
-    texts = [[f"{'*' * cell.best}{cell.text}{cell.superscript}" for cell in row.cells] for row in six.rows]
-    taken = sum(max(map(len, [*lines, *column])) + 1 for lines, column in zip(heads, texts, strict=True))
-    room = max(LEAST_NAME, min(READABLE, console.width) - taken)
+    columns = [_column(row, console) for row in six.rows]
+    width = min(console.width, READABLE)
     names = words.names(six.runs) if len(groups) == 1 else {run.letter: words.name(run) for run in six.runs}
-    longest = max(len(f"{head.text} {names[head.text]}{head.superscript}") for head, _ in six.headers)
-    gap = 2 if longest + len(heads) <= room else 1
+    who = [(f"{head.text} {names[head.text]}", head.superscript) for head, _ in six.headers]
+    while True:
+        count = len(columns)
+        while count > 1 and sum(column.width + 1 for column in columns[:count]) + LEAST_NAME > width:
+            count -= 1
+        shown, columns = columns[:count], columns[count:]
+        room = max(LEAST_NAME, width - sum(column.width + 1 for column in shown))
+        labels = [_fitting(name, terminal.worded(marks, console), room, console) for name, marks in who]
+        gap = 2 if max(map(len, labels)) + len(shown) <= room else 1
+        yield _grid(labels, shown, groups, gap)
+        if not columns:
+            return
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A metric as it is printed: its head, its cells, and which of these are best."""
+
+    head: tuple[str, ...]
+    cells: tuple[str, ...]
+    best: tuple[bool, ...]
+
+    @property
+    def width(self) -> int:
+        return max(map(len, (*self.head, *self.cells)))
+
+
+def _column(row: Row, console: Console) -> _Column:
+    cells = (f"{'*' * cell.best}{cell.text}{cell.superscript}" for cell in row.cells)
+    return _Column(
+        (*textwrap.wrap(row.label, HEAD_WIDTH), row.unit),
+        tuple(terminal.worded(cell, console) for cell in cells),
+        tuple(cell.best for cell in row.cells),
+    )
+
+
+def _fitting(name: str, marks: str, room: int, console: Console) -> str:
+    """A name and its marks in so much room."""
+    short = textwrap.shorten(terminal.worded(name, console), room - len(marks), placeholder=" ...")
+    return f"{short}{marks}"
+
+
+def _grid(labels: Sequence[str], columns: Sequence[_Column], groups: Sequence[tuple[str, int]], gap: int) -> RichTable:
     grid = RichTable(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="", show_edge=False)
     grid.add_column(Text(""), no_wrap=True)
-    for lines in heads:
-        grid.add_column(Text("\n".join(lines), style="bold"), justify="right", no_wrap=True, vertical="bottom")
-    at = iter(range(len(six.runs)))
+    for column in columns:
+        grid.add_column(Text("\n".join(column.head), style="bold"), justify="right", no_wrap=True, vertical="bottom")
+    at = iter(range(len(labels)))
     for title, count in groups:
         if len(groups) > 1:
             grid.add_row(Text(title, style="bold"))
         for i in itertools.islice(at, count):
-            head = six.headers[i][0]
-            who = textwrap.shorten(f"{head.text} {names[head.text]}", room - len(head.superscript), placeholder=" …")
-            line = [Text(f"{who}{head.superscript}")]
-            line += [
-                Text(column[i], style="bold" * row.cells[i].best) for column, row in zip(texts, six.rows, strict=True)
-            ]
-            grid.add_row(*(terminal.plain(text, console) for text in line))
+            grid.add_row(Text(labels[i]), *(Text(column.cells[i], style="bold" * column.best[i]) for column in columns))
     return grid
 
 

@@ -25,11 +25,15 @@ LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 
 
 def plain(text: Text, console: Console) -> Text:
-    """`text` in ASCII where the console has no more: a raised 12 is [12] then."""
+    """`text` in ASCII where the console has no more."""
+    return Text(worded(text.plain, console), style=text.style, justify=text.justify)
+
+
+def worded(text: str, console: Console) -> str:
+    """The same of a string: a raised 12 is [12] then."""
     if not console.options.ascii_only:
         return text
-    changed = RAISED.sub(lambda digits: f"[{digits[0].translate(LOWERED)}]", text.plain)
-    return Text(changed.translate(PLAIN), style=text.style, justify=text.justify)
+    return RAISED.sub(lambda digits: f"[{digits[0].translate(LOWERED)}]", text).translate(PLAIN)
 
 
 def show(table: Table, console: Console) -> None:

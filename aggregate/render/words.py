@@ -23,6 +23,8 @@ WIDE = 0.05
 """Part of a factor that its interval may be wide, either way, before the reader is told."""
 
 
+PRICE_OPTION = "--machine-price"
+NO_PRICE = f"no price of it is known; {PRICE_OPTION} takes yours"
 OWN_MEMORY = re.compile(r" \d+ ?GB( HBM\w+)?$")
 """How the name of a GPU ends that says its memory."""
 
@@ -67,7 +69,7 @@ def measured(value: float, unit: str) -> str:
 
 def why(reason: str) -> str:
     """A reason of the tables in words that need no knowledge of the program."""
-    return REASONS.get(reason, reason)
+    return NO_PRICE if PRICE_OPTION in reason else REASONS.get(reason, reason)
 
 
 def covers(kind: str) -> str:
