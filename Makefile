@@ -14,6 +14,7 @@ SPEC ?=
 NPROC ?=
 SCALING ?=
 STOP ?=
+SEEDS ?=
 MAX_BATCH ?=
 MEMORY_SHARE ?=
 POWER_WATTS ?=
@@ -67,7 +68,7 @@ DEVICE_cuda := cuda
 OPTIONS = --profile $(PROFILE) --precision $(PRECISION) --out "$(RESULTS)" \
   $(if $(DATA),--data "$(DATA)") $(if $(or $(DEVICE),$(DEVICE_$*)),--device $(or $(DEVICE),$(DEVICE_$*))) \
   $(if $(ENGINE),--engine $(ENGINE)) $(if $(PHASES),--phases $(PHASES)) $(if $(SPEC),--spec "$(SPEC)") \
-  $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING)) $(if $(STOP),--stop $(STOP)) \
+  $(if $(NPROC),--nproc $(NPROC)) $(if $(SCALING),--scaling $(SCALING)) $(if $(STOP),--stop $(STOP)) $(if $(SEEDS),--seeds $(SEEDS)) \
   $(if $(MAX_BATCH),--max-batch $(MAX_BATCH)) $(if $(MEMORY_SHARE),--memory-share $(MEMORY_SHARE)) \
   $(if $(POWER_WATTS),--power-watts "$(POWER_WATTS)") $(ARGS)
 
@@ -79,7 +80,7 @@ help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo "  make setup-*      one environment: spec, aggregate, mlx, cuda, ipex (made on first use anyway)"
 	@echo "Variables: PROFILE=quick|full PRECISION=fp32|bf16 DATA=folder|archive|synthetic DEVICE= ENGINE= PHASES=a,b SPEC=file NPROC=2 SCALING=weak"
-	@echo "           STOP=target MAX_BATCH=256 MEMORY_SHARE=0.5 POWER_WATTS=38 ARGS='any other option of run'"
+	@echo "           STOP=target SEEDS=1 MAX_BATCH=256 MEMORY_SHARE=0.5 POWER_WATTS=38 ARGS='any other option of run'"
 	@echo "           RESULTS=folder PYTHON=python3.12 TORCH_INDEX=url (a CPU-only index for torch)"
 
 # The result that a run has just written is what is newer in RESULTS than the run's beginning.
@@ -107,6 +108,9 @@ doctor: setup-$(PLATFORM) ## what is amiss on this machine, what will be null, a
 report: setup-aggregate ## compare all results: the answer here, report/ with tables and plots
 	@aggregate/.venv/bin/python -m aggregate "$(RESULTS)" \
 	  $(if $(MINE),$(if $(filter-out results,$(RESULTS)),results) --mine "$(MINE)")
+
+readme: setup-aggregate ## what README.md and docs/ say of the committed results, made anew
+	@aggregate/.venv/bin/python -m aggregate.readme
 
 screenshot: setup-aggregate ## docs/report.png, the picture in README.md, of the report on results/ (needs chromium)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

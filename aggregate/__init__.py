@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from shared_spec.results.prices import Prices
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(

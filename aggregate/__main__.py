@@ -184,7 +184,7 @@ def share_card(*, files: tuple[str, ...], out: Path) -> None:
 
     The exit status is 0 if all FILES were used, 1 if some were not, 2 if there was nothing to draw.
     """
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = streams.errors()
     loaded = load(files)
     for problem in loaded.problems:
         _say(errors, str(problem))
@@ -267,7 +267,7 @@ def _own(path: Path, results: list[Result], errors: Console) -> Result | None:
 
 def _show_mine(own: Result, results: list[Result], prices: Prices) -> None:
     """Print how one result stands to those of other machines; other results of the very same thing are left aside."""
-    others = [result for result in results if merging.sameness(result) != merging.sameness(own)]
+    others = [result for result in results if merging.same_thing(result) != merging.same_thing(own)]
     comparison = compare_results([own, *others], [], prices)
     (run,) = (run for run in comparison.runs if run.content.run_id == own.content.run_id)
     screen.say(streams.console(), mine_lines(comparison, run))
@@ -279,4 +279,4 @@ def _show(comparison: Comparison, *, details: bool) -> None:
 
 
 if __name__ == "__main__":
-    streams.guarded(lambda: main(prog_name="python -m aggregate", standalone_mode=False))
+    streams.guarded(main, "python -m aggregate")

@@ -9,9 +9,9 @@ from typing import Any
 from aggregate.analysis.phases.conformance import conformance_of
 from aggregate.analysis.reading import clean, load
 from aggregate.analysis.result import Result
-from aggregate.analysis.standard import differences, is_standard
+from aggregate.analysis.standard import differences, standard
 from shared_spec.results import privacy
-from shared_spec.results.format import Failed
+from shared_spec.results.format import Done, Failed
 
 PRIVATE = {
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"),
@@ -58,13 +58,15 @@ def check(path: Path) -> list[Finding]:
 def _findings(result: Result) -> Iterator[Finding]:
     yield _workload(result)
     yield _conformance(result)
+    yield from _measured(result)
+    yield from _doubts(result)
     yield _commit(result)
     yield from _privacy(result)
     yield from _remarks(result)
 
 
 def _workload(result: Result) -> Finding:
-    if is_standard(result.spec.fingerprint):
+    if result.spec.fingerprint == standard().fingerprint:
         return Finding("ok", "the standard workload")
     changed = "; ".join(differences(result.spec)[:6]) or "its version differs"
     return Finding("no", f"not the standard workload ({changed}): run it without --spec from the newest commit")
@@ -75,6 +77,16 @@ def _conformance(result: Result) -> Finding:
     if status == "passed":
         return Finding("ok", "conformance passed: this machine computed the specified model")
     return Finding("no", f"conformance {status}: {why}")
+
+
+def _measured(result: Result) -> Iterator[Finding]:
+    if not any(isinstance(outcome, Done) and outcome.phase != "conformance" for outcome in result.content.phases):
+        yield Finding("no", "nothing was measured: no phase but conformance came to its end")
+
+
+def _doubts(result: Result) -> Iterator[Finding]:
+    unbelievable = [Finding("no", f"hard to believe: {doubt}") for doubt in result.doubts]
+    yield from unbelievable or [Finding("ok", "its figures fit one another, and what such trainings do")]
 
 
 def _commit(result: Result) -> Finding:

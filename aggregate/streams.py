@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, NoReturn
 
@@ -19,8 +18,6 @@ EXIT_CANNOT_WRITE = 74
 """Exit status where standard output cannot be written to: EX_IOERR of sysexits.h."""
 EXIT_INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
-CLICK_GAVE_UP = "PacifyFlushWrapper"
-"""What click puts in the place of standard output when its reader has left."""
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What writing fails with on a full disk, or where what was open is gone."""
 
@@ -53,7 +50,7 @@ def _is_terminal(stream: IO[str] | None) -> bool:
         return False
 
 
-def guarded(command: Callable[[], object]) -> NoReturn:
+def guarded(command: click.Command, name: str) -> NoReturn:
     r"""Run a command and end the process; output that cannot be written ends it with one sentence, or with none.
 
     What standard output's encoding does not have is written as \xe9. Nothing is ended by a lost standard error.
@@ -61,12 +58,13 @@ def guarded(command: Callable[[], object]) -> NoReturn:
     _have_all_streams()
     status: object = 0
     try:
-        try:
-            command()
+        try:  # what command.main() does, but for leaving a broken pipe with status 1, which means something else
+            with command.make_context(name, sys.argv[1:]) as context:
+                command.invoke(context)
         except SystemExit as end:
-            if type(sys.stdout).__name__ == CLICK_GAVE_UP:  # and left with 1, which means something else
-                raise BrokenPipeError from None
             status = end.code
+        except click.exceptions.Exit as end:
+            status = end.exit_code
         except click.ClickException as error:
             error.show()
             status = error.exit_code

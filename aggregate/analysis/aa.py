@@ -104,17 +104,18 @@ class _Group(NamedTuple):
 
 
 def _groups(runs: Sequence[Run]) -> Iterator[_Group]:
-    """Of every run and metric; results whose best batch differs measured different things."""
+    """Of every run and metric, each result by itself."""
     for run, metric in itertools.product(runs, FASTER_IS):
-        kind, by_batch = class_of(run), defaultdict(list)
-        for result in run.results:
-            alone = Run(run.letter, (result,), run.prices)
-            if logs := ratios.processes(alone, metric):
-                notes = alone.repeats(metric)[0].notes if metric == "inference_best" else ()
-                by_batch[notes[:1]].append((logs[0], result.content.software.git_commit))
-        for members in by_batch.values():
-            logs, commits = (list(each) for each in zip(*members, strict=True))
-            yield _Group(metric, kind, prior_of(kind, metric), logs, commits)
+        kind = class_of(run)
+        each = [ratios.processes(Run(run.letter, (result,), run.prices), metric) for result in run.results]
+        found = [
+            (logs[0], result.content.software.git_commit)
+            for logs, result in zip(each, run.results, strict=True)
+            if logs
+        ]
+        if found:
+            of_results, commits = (list(column) for column in zip(*found, strict=True))
+            yield _Group(metric, kind, prior_of(kind, metric), of_results, commits)
 
 
 def test(runs: Sequence[Run]) -> list[Row]:

@@ -5,19 +5,18 @@ The sentences are made of this by aggregate.render.answer, the charts and tables
 
 import dataclasses
 import math
-import re
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from aggregate.analysis import batches, ratios
-from aggregate.analysis.energy import meter
+from aggregate.analysis import ratios
+from aggregate.analysis.energy import basis
+from aggregate.analysis.memory import BOOKED
 from aggregate.analysis.merging import Run, merged
+from aggregate.analysis.metrics import WINDOW
 from aggregate.analysis.ratios import FASTER_IS, Ratio
-from aggregate.analysis.registry import METRIC
-from shared_spec.results.measurements import Convergence, Training
+from shared_spec.results.measurements import Convergence
 
 Key = Literal["training", "latency", "inference", "target", "energy", "cost", "memory", "max_batch"]
 MAX_RIVALS = 3
@@ -42,11 +41,11 @@ class Question:
 QUESTIONS = (
     Question("training", ("full_throughput", "training_throughput"), more_is_better=True),
     Question("latency", ("latency_median",)),
-    Question("inference", ("inference_best",), more_is_better=True),
+    Question("inference", ("inference_reference",), more_is_better=True),
     Question("target", ("time_to_target",)),
     Question("energy", ("energy_to_target",)),
     Question("cost", ("cost_to_target", "owning_to_target")),
-    Question("memory", ("peak_memory",)),
+    Question("memory", ("machine_memory",)),
     Question("max_batch", ("max_batch",), more_is_better=True),
 )
 """In the order of the answer."""
@@ -116,13 +115,11 @@ class Answer:
         question: which.
         rankings: one of each kind of figure, the one with most runs first; none where nobody knows.
         unknown: runs without a figure, and why.
-        limit: largest inference batch that was looked at, where this leaves out larger ones; else None.
     """
 
     question: Question
     rankings: tuple[Ranking, ...]
     unknown: tuple[tuple[Run, str], ...]
-    limit: int | None = None
 
     def standing(self, run: Run) -> Standing | None:
         """Where a run stands, of its first kind of figure; None where that is not known."""
@@ -142,87 +139,68 @@ def fastest(runs: Sequence[Run]) -> Run:
 
 def _answer(question: Question, runs: Sequence[Run], *, compared: bool = True) -> Answer:
     by_kind: dict[tuple[str, str], list[Standing]] = {}
-    unknown, limit = [], None
-    if question.key == "inference":
-        limit = batches.common_limit(runs)
+    unknown = []
     for run in runs:
-        found = list(_FINDERS.get(question.key, _of_metrics)(question, run, runs, limit))
+        found = list(_FINDERS.get(question.key, _of_metrics)(question, run, runs))
         for kind, standing in found:
             by_kind.setdefault((kind, standing.unit), []).append(standing)
         if not found:
             unknown.append((run, _why(run, question.metrics[-1])))
     several = len({kind for kind, _ in by_kind}) > 1
     rankings = [
-        Ranking(
-            kind if several or question.key in KINDS_MATTER else "", _ranked(question, found, limit, compared=compared)
-        )
+        Ranking(kind if several or question.key in KINDS_MATTER else "", _ranked(question, found, compared=compared))
         for (kind, _), found in by_kind.items()
     ]
     rankings.sort(key=lambda ranking: -len(ranking.standings))
-    leaves_out = limit is not None and any(batches.largest_asked(run) > limit for run in runs)
-    return Answer(question, tuple(rankings), tuple(unknown), limit if leaves_out else None)
+    return Answer(question, tuple(rankings), tuple(unknown))
 
 
+COMPARED_BY = {"time_to_target": "target_crossing"}
+"""Metrics that the evaluations' grain makes coarse, by the one that their factor is taken from."""
 KINDS_MATTER = ("memory", "energy", "cost")
 """Questions whose figures are told with what they cover, always."""
 Found = Iterable[tuple[str, Standing]]
 
 
-def _of_metrics(question: Question, run: Run, runs: Sequence[Run], limit: int | None) -> Found:
+def _of_metrics(question: Question, run: Run, runs: Sequence[Run]) -> Found:
     """The first metric that all runs have which have any."""
     having = [one for one in runs if any(_known(one, metric) for metric in question.metrics)]
     metric = next((m for m in question.metrics if all(_known(one, m) for one in having)), question.metrics[-1])
     return _standing("", run, metric)
 
 
-def _inference(question: Question, run: Run, runs: Sequence[Run], limit: int | None) -> Found:
-    """The fastest batch that all were asked to try."""
-    assert limit is not None
-    each = [best for of_result in batches.best_up_to(run, limit) for best in of_result]
-    if not each:
-        return
-    rates = [rate for rate, _ in each]
-    batch = max(each)[1]
-    value = statistics.median(rates)
-    yield "", Standing(run, "inference_best", value, min(rates), max(rates), len(rates), METRIC["inference_best"].unit,
-                       notes=(f"at batch {batch:,}",))  # fmt: skip
-
-
-def _energy(question: Question, run: Run, runs: Sequence[Run], limit: int | None) -> Found:
+def _energy(question: Question, run: Run, runs: Sequence[Run]) -> Found:
     """By meter: what covers a GPU's board does not compare with what covers a processor."""
-    meters = [meter(m.energy) for m in run.measured(Convergence) if m.energy.joules is not None]
+    meters = [basis(m.energy) for m in run.measured(Convergence) if m.energy.joules is not None]
     for which in meters[:1]:
-        yield from _standing(re.sub(r"\bgpu \d+", "gpu", which), run, "energy_to_target")
+        yield from _standing(which, run, "energy_to_target")
 
 
-def _cost(question: Question, run: Run, runs: Sequence[Run], limit: int | None) -> Found:
+def _cost(question: Question, run: Run, runs: Sequence[Run]) -> Found:
     """Rented and owned apart."""
     yield from _standing("rented", run, "cost_to_target")
     yield from _standing("owned, electricity not counted", run, "owning_to_target")
 
 
-SYSTEM_MEMORY = {
-    "device_process": "GPU memory",
-    "footprint_peak": "of the process, the GPU's share included",
-    "host_peak": "of the process",
+def _memory(question: Question, run: Run, runs: Sequence[Run]) -> Found:
+    """What the training took from the machine, by who booked it."""
+    for figure in [figure for figure in run.repeats("machine_memory") if not figure.reason][:1]:
+        alone = WINDOW_ALONE * (figure.basis == WINDOW)
+        yield from _standing(f"{BOOKED_BY.get(figure.notes[0], figure.notes[0])}{alone}", run, "machine_memory")
+
+
+WINDOW_ALONE = ", window alone"
+"""Said of the memory of a run that trained only for a window: a full training may take more."""
+BOOKED_BY = {
+    BOOKED["nvml_process_peak"]: "GPU memory",
+    BOOKED["nvml_process"]: "GPU memory",
+    BOOKED["footprint_peak"]: "of the process, the GPU's share included",
+    BOOKED["host_peak"]: "of the process",
 }
-"""What the training took from the machine, by metric, and what that is: it alone compares across frameworks."""
+"""Who booked the memory, in the words of the answer."""
 
 
-def _memory(question: Question, run: Run, runs: Sequence[Run], limit: int | None) -> Found:
-    """What the training took from the machine; what the framework says of itself where the system tells nothing."""
-    on_cpu = run.hardware.kind == "cpu"
-    for metric, kind in SYSTEM_MEMORY.items():
-        if (metric == "host_peak") <= on_cpu and _known(run, metric):
-            yield from _standing(kind, run, metric)
-            return
-    named = [peak for m in run.measured(Training) if (peak := run.content.peak_memory(m.memory))]
-    if named:
-        yield from _standing(named[0][0], run, "peak_memory")
-
-
-_FINDERS: dict[str, Callable[[Question, Run, Sequence[Run], int | None], Found]] = {
-    "inference": _inference,
+_FINDERS: dict[str, Callable[[Question, Run, Sequence[Run]], Found]] = {
     "energy": _energy,
     "cost": _cost,
     "memory": _memory,
@@ -248,25 +226,24 @@ def _why(run: Run, metric: str) -> str:
     return str(merged(repeats)["reason"]) if repeats else "not measured"
 
 
-def _ranked(
-    question: Question, found: Sequence[Standing], limit: int | None, *, compared: bool
-) -> tuple[Standing, ...]:
+def _ranked(question: Question, found: Sequence[Standing], *, compared: bool) -> tuple[Standing, ...]:
     """Best first, each with its factor."""
     sign = -1 if question.more_is_better else 1
     ordered = sorted(found, key=lambda standing: (sign * standing.value, standing.run.letter))
     if not compared or len(ordered) < 2:
         return tuple(ordered)
     best, *others = ordered
-    table = {(other.run.letter, other.metric): _factor(best, other, sign, limit) for other in others}
+    table = {(other.run.letter, other.metric): _factor(best, other, sign) for other in others}
     factors = list(ratios.corrected(table).values())
     pairs = zip(ordered, (factors[0], *factors), strict=True)
     return tuple(dataclasses.replace(standing, factor=factor) for standing, factor in pairs)
 
 
-def _factor(best: Standing, other: Standing, sign: int, limit: int | None) -> Ratio:
+def _factor(best: Standing, other: Standing, sign: int) -> Ratio:
     """How many times as good the best is as another."""
-    if best.metric in FASTER_IS and best.metric == other.metric:
-        return ratios.ratio(best.run, other.run, best.metric, limit)
+    metric = COMPARED_BY.get(best.metric, best.metric)
+    if metric in FASTER_IS and best.metric == other.metric:
+        return ratios.ratio(best.run, other.run, metric)
     times = (best.value / other.value) ** -sign if best.value and other.value else math.nan
     return Ratio(other.run.letter, best.metric, times, reason="no interval is known")
 

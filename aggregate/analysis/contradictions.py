@@ -12,12 +12,22 @@ from aggregate.analysis.phase import Phase
 from aggregate.analysis.plausibility import ROUNDING, Problems, apart
 from aggregate.analysis.registry import PHASE
 from shared_spec.results.format import AnyOutcome, Done, Result
+from shared_spec.results.measurements import Convergence, Latency, Training
+from shared_spec.results.stability import interval_width
 from shared_spec.workload.spec import Profile
+
+MAX_DEVICES = 4096
+"""More than one process drives."""
+MAX_CORES = 100_000
+"""More than any machine has."""
+MAX_RESUMED = 10_000
+"""A run that was taken up so often would have done nothing else."""
 
 
 def problems(result: Result) -> Problems:
     """Fields that do not fit one another: of the outcomes, the head of the result and its spec."""
     yield from _spec(result)
+    yield from _beyond_counting(result)
     yield from _backends(result)
     seen = set()
     for i, outcome in enumerate(result.phases):
@@ -30,6 +40,7 @@ def problems(result: Result) -> Problems:
             yield from _too_short(phase, outcome.measurements, result.profile.content, f"{here}/measurements")
             yield from phase.contradictions(outcome.measurements, f"{here}/measurements", result)
     yield from _same_work(result)
+    yield from _widths(result)
 
 
 def _spec(result: Result) -> Problems:
@@ -41,6 +52,23 @@ def _spec(result: Result) -> Problems:
         yield "/spec/name", f"is {result.spec.name!r}, but /spec/content/name is {spec.name!r}"
     if (seed := result.initial_params.seed) != spec.init.seed:
         yield "/initial_params/seed", f"is {seed}, but /spec/content/init/seed is {spec.init.seed}"
+
+
+def _beyond_counting(result: Result) -> Problems:
+    """Numbers of things of which there are not so many."""
+    if result.resumed > MAX_RESUMED:
+        yield "/resumed", f"is {result.resumed:,}: no run was taken up so often"
+    for name, value in result.environment.items():
+        if name.endswith("_cores") and isinstance(value, int | float) and not 0 <= value <= MAX_CORES:
+            yield f"/environment/{name}", f"is {value:,}, which no machine has"
+    if result.cpu_threads and max(result.cpu_threads.count, result.cpu_threads.asked or 0) > MAX_CORES:
+        yield "/cpu_threads", f"are more than the {MAX_CORES:,} that any machine runs"
+    for i, outcome in enumerate(result.phases):
+        if outcome.backend and (count := outcome.backend.device.count) > MAX_DEVICES:
+            yield f"/phases/{i}/backend/device/count", f"is {count:,}, and one process drives {MAX_DEVICES:,} at most"
+        measured = outcome.measurements
+        if isinstance(measured, Convergence) and measured.resumed > MAX_RESUMED:
+            yield f"/phases/{i}/measurements/resumed", f"is {measured.resumed:,}: no training was taken up so often"
 
 
 def _backends(result: Result) -> Problems:
@@ -75,6 +103,20 @@ def _too_short(phase: Phase[Any], measured: Any, profile: Profile, here: str) ->
     for pointer, seconds in phase.windows(measured).items():
         if seconds * ROUNDING < asked:
             yield f"{here}/{pointer}", f"take {seconds:g} s together, but the profile asks for {asked:g} s at least"
+
+
+def _widths(result: Result) -> Problems:
+    """Whether repeats spread as the result says of those that ended too far apart."""
+    repeated = {
+        "training": [measured.images_per_second for measured in result.measured(Training)],
+        "latency": [measured.latency_median for measured in result.measured(Latency)],
+    }
+    for name, width in (result.wide_intervals or {}).items():
+        here, figures = f"/wide_intervals/{name}", repeated.get(name, [])
+        if len(figures) < 2:
+            yield here, "is of a phase that has no repeats with a figure to agree on"
+        elif abs((found := interval_width(figures)) - width) > 1e-6:
+            yield here, f"is {width:g}, but its repeats make {found:g}"
 
 
 def _same_work(result: Result) -> Problems:

@@ -7,7 +7,7 @@ from aggregate.analysis.hardware import hardware_of
 from aggregate.analysis.metrics import Figure, absent, all_absent
 from aggregate.analysis.phase import Source
 from shared_spec.results.format import Result
-from shared_spec.results.measurements import Convergence, Epoch
+from shared_spec.results.measurements import Convergence
 from shared_spec.results.prices import JOULES_PER_KWH, Hourly, NoPrice
 
 
@@ -20,19 +20,14 @@ def derive(measured: Convergence, source: Source) -> Iterator[Figure]:
 
 def missed(measured: Convergence) -> str:
     """Why a training has no time to target."""
-    target, n, best = measured.target_top1, len(measured.epochs), measured.best_top1
-    return f"a target of {target:.1%} top-1 was not reached in {n} epoch{'s' * (n != 1)}: the best was {best:.1%}"
+    target, n, best = measured.target_top1, measured.epochs, measured.best_top1
+    return f"a target of {target:.1%} top-1 was not reached in {n:.3g} epoch{'s' * (n != 1)}: the best was {best:.1%}"
 
 
-def epoch_of_target(measured: Convergence) -> Epoch | None:
-    """The epoch at whose end the target was reached; None where it was not."""
-    return None if measured.epochs_to_target is None else measured.epochs[measured.epochs_to_target - 1]
-
-
-def _cut_short(measured: Convergence, result: Result) -> str:
+def cut_short(measured: Convergence, result: Result) -> str:
     """Why a training is not the full one of the spec; empty where it is."""
-    done, all_epochs = len(measured.epochs), result.spec.content.training.epochs
-    return "" if done == all_epochs else f"the training ended after {done} of {all_epochs} epochs"
+    done, all_epochs = measured.epochs, result.spec.content.training.epochs
+    return "" if done == all_epochs else f"the training ended after {done:.3g} of {all_epochs} epochs"
 
 
 def _by_the_hour(
@@ -54,7 +49,7 @@ def _by_the_hour(
         yield absent(to_target, missed(measured), never=True)
     else:
         yield cost(to_target, measured.seconds_to_target)
-    if short := _cut_short(measured, source.result):
+    if short := cut_short(measured, source.result):
         yield absent(full, short)
     else:
         yield cost(full, measured.seconds)
@@ -77,11 +72,11 @@ def _electricity(measured: Convergence, source: Source) -> Iterator[Figure]:
             return absent(metric, energy.reason or "the meter gave no figure")
         return Figure(metric, factor * tariff.per_kwh * joules / JOULES_PER_KWH, 1, notes=notes, unit=prices.unit)
 
-    if (epoch := epoch_of_target(measured)) is None:
+    if (reached := measured.at_target) is None:
         yield absent("electricity_to_target", missed(measured), never=True)
     else:
-        yield bill("electricity_to_target", epoch.joules)
-    if short := _cut_short(measured, source.result):
+        yield bill("electricity_to_target", reached.joules)
+    if short := cut_short(measured, source.result):
         yield absent("electricity_full", short)
     else:
         yield bill("electricity_full", energy.joules)

@@ -12,6 +12,7 @@ from aggregate.analysis.registry import METRIC, PHASES
 from aggregate.analysis.result import Result
 from shared_spec.results.format import Done
 from shared_spec.results.prices import Prices
+from shared_spec.results.stability import interval_width
 
 
 def derive(result: Result, prices: Prices) -> list[Figure]:
@@ -24,13 +25,35 @@ def derive(result: Result, prices: Prices) -> list[Figure]:
         outcomes = result.outcomes(phase.name)
         if not outcomes:
             figures += _missing(phase, f"the {phase.name} {NOT_RUN}")
+        of_phase: list[Figure] = []
         for outcome in outcomes:
             if isinstance(outcome, Done):
                 derived = map(_finite, phase.derive(outcome.measurements, Source(result.content, outcome, prices)))
-                figures += [_of_ranks(figure, world_size(result.content)) for figure in derived]
+                figures_of_outcome = [_of_ranks(figure, world_size(result.content)) for figure in derived]
             else:
-                figures += _missing(phase, f"the {phase.name} phase failed: {outcome.reason}")
+                figures_of_outcome = list(_missing(phase, f"the {phase.name} phase failed: {outcome.reason}"))
+            seed = outcome.seed if phase.seeded else None
+            of_phase += [dataclasses.replace(figure, seed=seed) for figure in figures_of_outcome]
+        figures += _agreed(phase, of_phase, result)
     return figures
+
+
+def _agreed(phase: Phase[Any], figures: list[Figure], result: Result) -> list[Figure]:
+    """The figures of a phase; what repeats it was to agree on says so where it does not."""
+    values = [figure.value for figure in figures if figure.metric == phase.repeated and not figure.reason]
+    if len(values) < 2 or any(one.phase == phase.name for one in result.content.missing or ()):
+        return figures
+    width, tolerance = interval_width(values), result.spec.measuring.interval_tolerance
+    if width <= tolerance:
+        return figures
+    note = (
+        f"its {len(values)} repeats ended with a 95 % interval of their mean {100 * width:.1f} % wide, more than the "
+        f"{100 * tolerance:g} % that is asked for"
+    )
+    return [
+        dataclasses.replace(figure, notes=(*figure.notes, note)) if figure.metric == phase.repeated else figure
+        for figure in figures
+    ]
 
 
 def _missing(phase: Phase[Any], reason: str) -> Iterator[Figure]:

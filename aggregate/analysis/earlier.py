@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aggregate.analysis.merging import sameness
+from aggregate.analysis.merging import same_thing
 from aggregate.analysis.result import Result
 from shared_spec.results.format import Done
 
@@ -33,7 +33,7 @@ def step_back(results: Sequence[Result]) -> tuple[list[Result], list[Earlier]]:
     """
     groups: defaultdict[tuple[object, ...], list[Result]] = defaultdict(list)
     for result in results:
-        groups[sameness(result)].append(result)
+        groups[same_thing(result)].append(result)
     back = {id(result): newest for group in groups.values() for result, newest in _replaced(group)}
     standing = [result for result in results if id(result) not in back]
     return standing, [Earlier(result, back[id(result)]) for result in results if id(result) in back]
@@ -65,5 +65,11 @@ def _amount(result: Result) -> int:
     return MORE_MEASURED.index(result.content.profile.name)
 
 
-def _measured(results: Sequence[Result]) -> set[str]:
-    return {outcome.phase for result in results for outcome in result.content.phases if isinstance(outcome, Done)}
+def _measured(results: Sequence[Result]) -> set[tuple[str, int]]:
+    """Phases that ended well; trainings that were evaluated more or less often are different ones."""
+    return {
+        (outcome.phase, result.spec.training.evaluations_per_epoch if outcome.phase == "convergence" else 0)
+        for result in results
+        for outcome in result.content.phases
+        if isinstance(outcome, Done)
+    }

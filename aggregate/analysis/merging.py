@@ -1,5 +1,6 @@
 """Results of the same thing, measured once or several times, as one run; and their repeats as one figure."""
 
+import dataclasses
 import itertools
 import math
 import statistics
@@ -12,14 +13,14 @@ from typing import Any, TypeVar
 from aggregate.analysis import notes as wording
 from aggregate.analysis.derive import derive
 from aggregate.analysis.hardware import Hardware, Ranks, hardware_of, ranks_of
-from aggregate.analysis.metrics import NOT_RUN, Figure
+from aggregate.analysis.metrics import FULL_TRAINING, NOT_RUN, Figure
 from aggregate.analysis.phases.conformance import STATUSES, conformance_of
 from aggregate.analysis.registry import METRIC
 from aggregate.analysis.result import Result
-from aggregate.analysis.standard import is_standard
+from aggregate.analysis.standard import is_standard, standard
 from shared_spec.results import format
 from shared_spec.results.format import AnyOutcome
-from shared_spec.results.measurements import Measurements
+from shared_spec.results.measurements import Convergence, Measurements
 from shared_spec.results.prices import Prices
 
 M = TypeVar("M", bound=Measurements)
@@ -84,7 +85,7 @@ class Run:
             for figure in derive(result, self.prices):
                 repeats[figure.metric, figure.batch_size].append(figure)
             each.append(dict(repeats))
-        return each
+        return of_one_basis(each)
 
     @cached_property
     def figures(self) -> dict[tuple[str, int | None], list[Figure]]:
@@ -167,7 +168,8 @@ class Run:
             "conformance": self.conformance[0],
             "spec_name": c.spec.name,
             "spec_fingerprint": c.spec.fingerprint,
-            "spec_standard": is_standard(c.spec.fingerprint),
+            "training_fingerprint": self.result.spec.training_fingerprint,
+            "spec_standard": is_standard(self.result.spec),
             "git_commit": _joined(commit for commit in commits if commit) or None,
             "git_clean": None if None in clean else all(clean),
         }
@@ -184,15 +186,21 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def sameness(result: Result) -> tuple[Any, ...]:
-    """What two results must share to be the same thing measured again, in the order of the tables.
+    """What two results must share to be the same thing measured again, in the order of the tables."""
+    evaluated = result.spec if result.measured(Convergence) else standard()  # it matters to full trainings alone
+    return (*same_thing(result), -evaluated.training.evaluations_per_epoch)
+
+
+def same_thing(result: Result) -> tuple[Any, ...]:
+    """The same whatever of a full training was evaluated.
 
     The standard workload comes first, then what belongs beside one another. A result that does not say what it ran
     on is like no other.
     """
     c, backend, hardware = result.content, result.content.backend, hardware_of(result.content)
-    other = not is_standard(c.spec.fingerprint)
+    other = not is_standard(result.spec)
     failed = conformance_of(result)[0] == "failed"
-    section = (other, c.spec.name, c.spec.fingerprint, c.precision != "fp32", failed)
+    section = (other, c.spec.name, result.spec.training_fingerprint, c.precision != "fp32", failed)
     ran = (c.platform, hardware.short.casefold(), hardware.kind, c.engine, c.data.source)
     ranks = ranks_of(c)
     framework = (backend.framework, backend.framework_version) if backend else ("", "")
@@ -208,17 +216,80 @@ def runs(results: Sequence[Result], prices: Prices) -> list[Run]:
     return [Run(letter, group, prices) for letter, group in zip(letters(), groups, strict=False)]
 
 
+Repeats = dict[tuple[str, int | None], list[Figure]]
+
+
+def of_one_basis(of_results: list[Repeats]) -> list[Repeats]:
+    """Of every figure what one thing gave: a full training before a window, then what compares, then what most gave.
+
+    What is left out is said beside what stays. Figures without a value stay, for they are of nothing.
+    """
+    kinds: defaultdict[tuple[str, int | None], Counter[tuple[bool, bool, str]]] = defaultdict(Counter)
+    for repeats in of_results:
+        for key, figures in repeats.items():
+            kinds[key].update(_kind(figure) for figure in figures if not figure.reason)
+    chosen = {key: max(counts, key=lambda kind: (*kind[:2], counts[kind])) for key, counts in kinds.items() if counts}
+    several = {key for key, counts in kinds.items() if len(counts) > 1}
+    changed = []
+    for repeats in of_results:
+        kept = {key: [f for f in figures if f.reason or _kind(f) == chosen[key]] for key, figures in repeats.items()}
+        for key in several & kept.keys():
+            others = sum(count for kind, count in kinds[key].items() if kind != chosen[key])
+            note = f"{others} more of something else left out"
+            kept[key] = [f if f.reason else dataclasses.replace(f, notes=(*f.notes, note)) for f in kept[key]]
+        changed.append(kept)
+    return changed
+
+
+def _kind(figure: Figure) -> tuple[bool, bool, str]:
+    """Whether it is of a full training, whether it compares, and what it is of."""
+    return figure.basis.startswith(FULL_TRAINING), not figure.uncompared, figure.basis
+
+
+def of_seeds(repeats: Sequence[Figure]) -> list[Figure]:
+    """One figure a seed: their median where trainings share one, which are repeats of it and no further seeds.
+
+    Of an even number of them the worse of the two in the middle stands for both where one never came.
+    """
+    groups: defaultdict[object, list[Figure]] = defaultdict(list)
+    for i, figure in enumerate(repeats):
+        groups[("alone", i) if figure.seed is None else figure.seed].append(figure)
+    return [group[0] if len(group) == 1 else _of_seed(group) for group in groups.values()]
+
+
+def _of_seed(group: list[Figure]) -> Figure:
+    counted = [figure for figure in group if figure.never or not figure.reason]
+    if not counted:
+        return group[0]
+    value = statistics.median(figure.ranked for figure in counted)
+    if math.isinf(value):
+        return next(figure for figure in counted if figure.never)
+    first = next(figure for figure in counted if not figure.reason)
+    if METRIC[first.metric].merge == "sum":  # reached or not, by more than half of them
+        return dataclasses.replace(first, value=float(value > 0.5), n=1, notes=_notes_of_seed(group))
+    return dataclasses.replace(first, value=value, n=sum(figure.n for figure in counted), notes=_notes_of_seed(group))
+
+
+def _notes_of_seed(group: list[Figure]) -> tuple[str, ...]:
+    again = f"seed {group[0].seed} was trained {len(group)} times: their median counts as one seed's"
+    return tuple(dict.fromkeys([note for figure in group for note in figure.notes] + [again]))
+
+
 def merged(repeats: Sequence[Figure]) -> dict[str, Any]:
     """The repeats of one figure as one: median or sum, extremes, and all that has to be said of them.
 
-    A training that misses its target is never left out: its time counts as longer than any other.
+    A training that misses its target is never left out: its time counts as longer than any other. Trainings with the
+    same seed count once in the middle; the extremes are of all.
     """
     repeats = [f for f in repeats if f.n or not f.reason.endswith(NOT_RUN)] or repeats
     metric = METRIC[repeats[0].metric]
+    all_values = [f.ranked for f in repeats if f.never or not f.reason] or [math.nan]
+    repeats = of_seeds(repeats)
     counted = [f for f in repeats if f.never or not f.reason]
-    values = [math.inf if f.never else f.value for f in counted] or [math.nan]
+    values = [f.ranked for f in counted] or [math.nan]
     value = math.fsum(values) if metric.merge == "sum" else statistics.median(values)
     finite = [v for v in values if math.isfinite(v)]
+    extremes = [v for v in all_values if math.isfinite(v)]
     notes = wording.of_repeats([figure.notes for figure in repeats if not figure.reason or figure.notes])
     without = [figure.reason for figure in repeats if figure.reason]
     reason = "; ".join(dict.fromkeys(without))
@@ -228,9 +299,10 @@ def merged(repeats: Sequence[Figure]) -> dict[str, Any]:
         notes.append(reason)
     return {
         "unit": next((f.unit for f in repeats if f.unit), metric.unit),
+        "basis": next((f.basis for f in repeats if f.basis), ""),
         "value": value if math.isfinite(value) else math.nan,
-        "low": min(finite, default=math.nan) if math.isfinite(value) else math.nan,
-        "high": max(finite) if math.isfinite(value) and len(finite) == len(values) else math.nan,
+        "low": min(extremes, default=math.nan) if math.isfinite(value) else math.nan,
+        "high": max(extremes) if math.isfinite(value) and len(extremes) == len(all_values) else math.nan,
         "repeats": len(finite),
         "n": sum(figure.n for figure in repeats if not figure.reason),
         "notes": tuple(notes),
@@ -251,9 +323,13 @@ def _notes(result: Result) -> list[str]:
         notes.insert(0, "measured on the synthetic stand-in, not on CIFAR-100")
     if status == "not checked":
         notes.insert(0, f"not checked: {why}")
+    often, usual = result.spec.training.evaluations_per_epoch, standard().training.evaluations_per_epoch
+    if is_standard(result.spec) and often != usual and result.measured(Convergence):
+        notes.append(f"its training was evaluated {often} times an epoch, not {usual}: times to target do not compare")
     effective = effective_precision(result)
     if effective not in ("", result.content.precision):
         notes.append(f"effective precision: {effective}")
+    notes += [f"hard to believe: {doubt}" for doubt in result.doubts]
     return list(dict.fromkeys([*notes, *_throttling(result.content)]))
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+FULL_TRAINING, WINDOW = "full training", "steady window"
+"""What a figure of a training is of, at the beginning of its basis."""
 NOT_RUN = "phase was not run"
 """How the reason ends where a phase is not in a result."""
 
@@ -52,6 +54,10 @@ class Figure:
         reason: why there is no value; empty where there is one.
         never: there is no value because it lies beyond all others: a time to what was not reached.
         unit: where it is not the metric's: a currency.
+        basis: what it is of, where figures of this metric may be of different things: a full training or a window, one
+            meter or another. Figures of different bases are neither merged nor compared.
+        uncompared: why it is shown and compared with nothing; empty where nothing speaks against it.
+        seed: what a full training was drawn from: two with the same one are a repeat of it, not two seeds.
     """
 
     metric: str
@@ -62,6 +68,14 @@ class Figure:
     reason: str = ""
     never: bool = False
     unit: str = ""
+    basis: str = ""
+    uncompared: str = ""
+    seed: int | None = None
+
+    @property
+    def ranked(self) -> float:
+        """Its value, in an order in which what never came is behind all others; NaN where there is none."""
+        return math.inf if self.never else self.value
 
 
 def absent(metric: str, reason: str, n: int = 0, *, batch_size: int | None = None, never: bool = False) -> Figure:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|\.\d)")
+NUMBER = re.compile(r"(?<![\w.])(?<!seed )[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|\.\d)")
 """A number that stands by itself, not one that is part of a name."""
 Skeleton = tuple[str, ...]
 
@@ -34,7 +34,7 @@ def of_repeats(notes: Sequence[Sequence[str]]) -> list[str]:
     total = len(notes)
     around = list(dict.fromkeys(skeleton(note) for of_repeat in notes for note in of_repeat))
     return [
-        note if counts[each] >= total else f"{counts[each]} of {total} repeats: {note}"
+        note if counts[each] >= total or note.startswith("seed ") else f"{counts[each]} of {total} repeats: {note}"
         for note, each in zip(said, around, strict=True)
     ]
 

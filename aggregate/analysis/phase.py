@@ -69,6 +69,8 @@ class Phase(Generic[M]):
         windows: seconds of the windows that a profile asks a least length of, by pointer within the measurements.
         asked: the profile's field that says how long these are at least.
         work: what it timed of work that other phases time too.
+        repeated: key of the metric that its repeats are to agree on to within the spec's interval_tolerance.
+        seeded: what is measured depends on the seed, so that repeats of one count once.
     """
 
     name: PhaseName
@@ -79,3 +81,5 @@ class Phase(Generic[M]):
     windows: Callable[[M], dict[str, float]] = _no_windows
     asked: str = ""
     work: Callable[[M, format.Result], Iterator[Work]] = _no_work
+    repeated: str = ""
+    seeded: bool = False

@@ -57,9 +57,9 @@ TABLE = {
         0.057, 0.028, "processes: 10 in duels (7); runs: half of it, 3 pairs show less", Parts(0.0089, -0.05)
     ),
     ("cpu", "latency_p90"): Prior(0.057, 0.028, "borrowed from the median", Parts(0.051, -0.14)),
-    ("cpu", "inference_best"): Prior(0.017, 0.010, "borrowed from training"),
+    ("cpu", "inference_reference"): Prior(0.017, 0.010, "borrowed from training"),
     ("cpu", "full_throughput"): Prior(0.017, 0.010, "borrowed from training"),
-    ("cpu", "time_to_target"): Prior(0.080, 0.040, "processes: borrowed from gpu-mlx; runs: half of it"),
+    ("cpu", "target_crossing"): Prior(0.080, 0.040, "processes: borrowed from gpu-mlx; runs: half of it"),
     ("gpu-xla", "training_throughput"): Prior(
         0.0052, 0.014, "processes: 5 of a result and 5 in duels (7); runs: 1 pair of results, 1 result against duels",
         Parts(0.0022, -0.16),
@@ -68,9 +68,11 @@ TABLE = {
         0.071, 0.035, "processes: 8 of a result and 4 in duels (10); runs: half of it, 1 pair shows less", Parts(0.066, 0.37)
     ),
     ("gpu-xla", "latency_p90"): Prior(0.044, 0.044, "processes: 8 of a result (7); runs: 1 pair", Parts(0.071, 0.20)),
-    ("gpu-xla", "inference_best"): Prior(0.0019, 0.014, "processes: 5 of a result (4); runs: borrowed from training"),
+    ("gpu-xla", "inference_reference"): Prior(
+        0.00093, 0.014, "processes: 5 of a result (4); runs: borrowed from training, 1 pair shows less"
+    ),
     ("gpu-xla", "full_throughput"): Prior(0.070, 0.054, "borrowed: 1 pair of processes and 1 of runs of gpu-mlx"),
-    ("gpu-xla", "time_to_target"): Prior(0.080, 0.048, "borrowed: 1 pair of processes and 1 of runs of gpu-mlx"),
+    ("gpu-xla", "target_crossing"): Prior(0.080, 0.048, "borrowed: 1 pair of processes and 1 of runs of gpu-mlx"),
     ("gpu-mlx", "training_throughput"): Prior(
         0.038, 0.11, "processes: 8 of a result and 6 in duels (11); runs: 2 pairs", Parts(0.089, 0.38)
     ),
@@ -78,11 +80,13 @@ TABLE = {
         0.057, 0.12, "processes: 8 of a result and 6 in duels (11); runs: 2 pairs", Parts(0.10, 0.36)
     ),
     ("gpu-mlx", "latency_p90"): Prior(0.025, 0.11, "processes: 8 of a result (7); runs: 2 pairs", Parts(0.095, 0.44)),
-    ("gpu-mlx", "inference_best"): Prior(0.0023, 0.037, "processes: 5 of a result (4); runs: 1 pair"),
+    ("gpu-mlx", "inference_reference"): Prior(
+        0.22, 0.12, "processes: 5 of a result (4); runs: borrowed from latency, 2 pairs of its own show less"
+    ),
     ("gpu-mlx", "full_throughput"): Prior(
         0.070, 0.11, "processes: 1 pair of seeds; runs: borrowed from training, of its own there is 1 pair (0.054)"
     ),
-    ("gpu-mlx", "time_to_target"): Prior(
+    ("gpu-mlx", "target_crossing"): Prior(
         0.080, 0.11, "processes: 1 pair of seeds; runs: borrowed from training, of its own there is 1 pair (0.048)"
     ),
 }  # fmt: skip

@@ -12,19 +12,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregate.analysis import batches, welch
+from aggregate.analysis import welch
 from aggregate.analysis.merging import Run
+from aggregate.analysis.metrics import FULL_TRAINING, WINDOW
 from aggregate.analysis.prior import class_of, prior_of
 
 FASTER_IS = {
     "training_throughput": +1,
     "latency_median": -1,
     "latency_p90": -1,
-    "inference_best": +1,
+    "inference_reference": +1,
     "full_throughput": +1,
-    "time_to_target": -1,
+    "target_crossing": -1,
 }
 """Metrics of speed: +1 where more is faster, -1 where less is."""
+HEADLINE, OF_HEADLINE = "headline_throughput", {True: "full_throughput", False: "training_throughput"}
+EVALUATED = ("full_throughput", "target_crossing")
+"""Metrics that evaluations take part of the time of."""
 DEFINITION = (
     "Ratio of the geometric means of the processes, above 1 where the run is faster than its baseline. The 95 % interval "
     "is Welch's t on logarithms with two variances, between processes and between runs (machines, days), each shrunk "
@@ -65,7 +69,16 @@ class Ratio:
 def ratios(runs: Sequence[Run], baseline: Run) -> dict[tuple[str, str], Ratio]:
     """Ratios of all other runs, which must be of the baseline's section, by letter and metric."""
     others = [run for run in runs if run is not baseline]
-    return corrected({(run.letter, metric): ratio(run, baseline, metric) for run in others for metric in FASTER_IS})
+    table = corrected({(run.letter, metric): ratio(run, baseline, metric) for run in others for metric in FASTER_IS})
+    return table | {(run.letter, HEADLINE): _headline(run, baseline, table) for run in others}
+
+
+def _headline(run: Run, baseline: Run, table: dict[tuple[str, str], Ratio]) -> Ratio:
+    """The ratio of full trainings, or of windows where neither has one: the verdict is that one's, not a second."""
+    full = [any(f.basis == FULL_TRAINING for f in one.repeats(HEADLINE)) for one in (run, baseline)]
+    if full[0] != full[1]:
+        return Ratio(baseline.letter, HEADLINE, reason=f"a {FULL_TRAINING} and a {WINDOW} do not compare")
+    return dataclasses.replace(table[run.letter, OF_HEADLINE[full[0]]], metric=HEADLINE)
 
 
 def corrected(table: dict[tuple[str, str], Ratio]) -> dict[tuple[str, str], Ratio]:
@@ -82,21 +95,11 @@ def corrected(table: dict[tuple[str, str], Ratio]) -> dict[tuple[str, str], Rati
     return table | changed
 
 
-def ratio(run: Run, baseline: Run, metric: str, limit: int | None = None) -> Ratio:
-    """How many times as fast as `baseline` a run is, by itself: not corrected for what else is asked.
-
-    Args:
-        run: the one.
-        baseline: the other.
-        metric: one of FASTER_IS.
-        limit: largest inference batch looked at; None for the largest that both were asked to try.
-    """
+def ratio(run: Run, baseline: Run, metric: str) -> Ratio:
+    """How many times as fast as `baseline` a run is, by itself: not corrected for what else is asked."""
     if reason := _incomparable(run, baseline, metric):
         return Ratio(baseline.letter, metric, reason=reason)
-    limit = batches.common_limit((run, baseline)) if limit is None else limit
-    sides = [processes(one, metric, limit) for one in (run, baseline)]
-    if not all(sides):
-        return Ratio(baseline.letter, metric, reason="no batch size that both were asked to try")
+    sides = [processes(one, metric) for one in (run, baseline)]
     a, b = (
         welch.estimate(logs, prior_of(class_of(one), metric)) for logs, one in zip(sides, (run, baseline), strict=True)
     )
@@ -127,28 +130,31 @@ def verdict(ratio: float, p: float) -> str:
 def _incomparable(run: Run, baseline: Run, metric: str) -> str:
     """Why there can be no ratio; empty where there can."""
     for one, whose in ((run, ""), (baseline, f"{baseline.letter}: ")):
-        figures = one.repeats(metric)
-        lacking = [figure.reason for figure in figures if figure.never]
-        if lacking:
-            return f"{whose}{lacking[0]}"
-        if not processes(one, metric):
-            return f"{whose}{figures[0].reason if figures else 'not measured'}"
-    if metric in ("full_throughput", "time_to_target") and run.content.data != baseline.content.data:
-        return "trained on different data"
+        if reason := _lacking(one, metric):
+            return f"{whose}{reason}"
+    bases = [next((f.basis for f in one.repeats(metric) if f.basis), "") for one in (run, baseline)]
+    if bases[0] != bases[1]:
+        return f"of different things: {bases[0]} and {bases[1]}"
+    if metric in EVALUATED:
+        if run.content.data != baseline.content.data:
+            return "trained on different data"
+        often = [one.result.spec.training.evaluations_per_epoch for one in (run, baseline)]
+        if often[0] != often[1]:
+            return f"evaluated {often[0]} and {often[1]} times an epoch, and evaluations are in it"
     return ""
 
 
-def processes(run: Run, metric: str, limit: int | None = None) -> list[np.ndarray]:
-    """Logarithms of a metric, more being faster, of the processes of each result that has any.
+def _lacking(run: Run, metric: str) -> str:
+    """Why a run has nothing to compare; empty where it has."""
+    figures = run.repeats(metric)
+    reasons = [figure.reason for figure in figures if figure.never]
+    if not reasons and not processes(run, metric):
+        reasons = [figures[0].reason if figures else "not measured"]
+    return next(iter([*reasons, *(figure.uncompared for figure in figures if figure.uncompared)]), "")
 
-    Args:
-        run: whose.
-        metric: one of FASTER_IS.
-        limit: largest inference batch that inference_best looks at; None for all.
-    """
-    if metric == "inference_best" and limit is not None:
-        each = [[rate for rate, _ in of_result] for of_result in batches.best_up_to(run, limit)]
-    else:
-        repeats = (figures.get((metric, None), []) for figures in run.figures_of_results)
-        each = [[figure.value for figure in figures if not figure.reason and figure.value > 0] for figures in repeats]
+
+def processes(run: Run, metric: str) -> list[np.ndarray]:
+    """Logarithms of a metric, more being faster, of the processes of each result that has any."""
+    of_results = (figures.get((metric, None), []) for figures in run.figures_of_results)
+    each = [[figure.value for figure in figures if not figure.reason and figure.value > 0] for figures in of_results]
     return [FASTER_IS[metric] * np.log(values) for values in each if values]

@@ -1,8 +1,10 @@
 """A valid result, as all of the comparison sees it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
+from aggregate.analysis import doubts, proofs
 from shared_spec.results import format
 from shared_spec.results.format import AnyOutcome
 from shared_spec.results.measurements import Measurements
@@ -37,3 +39,13 @@ class Result:
     def measured(self, kind: type[M]) -> list[M]:
         """The measurements of a phase, one per repeat that ended well."""
         return self.content.measured(kind)
+
+    @cached_property
+    def objections(self) -> list[str]:
+        """What its proofs lack, found again here."""
+        return proofs.objections(self.content)
+
+    @cached_property
+    def doubts(self) -> list[str]:
+        """What in it is hard to believe."""
+        return doubts.doubts(self.content)

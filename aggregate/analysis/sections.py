@@ -31,8 +31,8 @@ class Section:
 
     @property
     def fingerprint(self) -> str:
-        """Of the workload."""
-        return self.runs[0].result.spec.fingerprint
+        """Of what the workload trains, however often it is evaluated."""
+        return self.runs[0].result.spec.training_fingerprint
 
 
 def sections(all_runs: Sequence[Run]) -> list[Section]:
@@ -44,19 +44,21 @@ def sections(all_runs: Sequence[Run]) -> list[Section]:
 
 
 def _section_of(run: Run) -> tuple[str, str, bool]:
-    return run.content.spec.fingerprint, run.content.precision, run.conformance[0] == "failed"
+    return run.result.spec.training_fingerprint, run.content.precision, run.conformance[0] == "failed"
 
 
 def _section(precision: str, failed: bool, members: tuple[Run, ...]) -> Section:
     spec = members[0].result.spec
     title, slug, reasons = f"{spec.name} {spec.version}, the standard workload, {precision}", "", []
     words = [precision]
-    if not is_standard(spec.fingerprint):
-        words.append(f"workload {spec.name} {spec.version} ({spec.fingerprint[:12]})")
+    if not is_standard(spec):
+        words.append(f"workload {spec.name} {spec.version} ({spec.training_fingerprint[:12]})")
         changed = differences(spec)
         more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
-        slug = f"-{spec.fingerprint[:12]}"
-        title = f"{spec.name} {spec.version}, another workload (fingerprint {spec.fingerprint[:12]}), {precision}"
+        slug = f"-{spec.training_fingerprint[:12]}"
+        title = (
+            f"{spec.name} {spec.version}, another workload (fingerprint {spec.training_fingerprint[:12]}), {precision}"
+        )
         reasons.append(f"Apart because it is not the standard workload: {'; '.join(changed[:6])}{more}.")
     if precision != "fp32":
         slug += f"-{precision}"

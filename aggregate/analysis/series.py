@@ -1,7 +1,6 @@
 """What charts show of a run: raw samples, figures of a metric, and figures by batch size."""
 
 import contextlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,32 +53,27 @@ def by_batch(run: Run, metric: str) -> list[tuple[int, float]]:
     return sorted(points)
 
 
-def standings(runs: Sequence[Run], metric: str, *, apart: bool = False) -> dict[str, list[Standing]]:
-    """The merged figures of those runs that have one an axis can carry.
-
-    Args:
-        runs: in any order.
-        metric: its key.
-        apart: whether figures are told apart by what they cover, which is their first note: a meter's scope.
-
-    Returns:
-        By what they cover; all under "" where they are not told apart.
-    """
+def standings(runs: Sequence[Run], metric: str) -> dict[str, list[Standing]]:
+    """The merged figures of those runs that have one which compares and which an axis can carry, by what they are of."""
     found: dict[str, list[Standing]] = {}
     for run in runs:
-        if not (figures := run.repeats(metric)):
+        if not (figures := run.repeats(metric)) or uncompared(run, metric):
             continue
         one = merged(figures)
         if drawable(np.array([one["value"]])):
-            kind = re.sub(r"\bgpu \d+", "gpu", one["notes"][0]) if apart and one["notes"] else ""
             numbers = (one["value"], one["low"], one["high"], one["repeats"], one["unit"])
-            found.setdefault(kind, []).append(Standing(run, metric, *numbers, notes=one["notes"]))
+            found.setdefault(one["basis"], []).append(Standing(run, metric, *numbers, notes=one["notes"]))
     return found
+
+
+def uncompared(run: Run, metric: str) -> str:
+    """Why a run's figures of a metric compare with nothing; empty where nothing speaks against it."""
+    return next((figure.uncompared for figure in run.repeats(metric) if figure.uncompared), "")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Top-1 of one full training, epoch by epoch.
+    """Top-1 of one full training, evaluation by evaluation.
 
     Attributes:
         top1: per cent.
@@ -99,10 +93,10 @@ def curves(run: Run) -> list[Curve]:
     per_hour = _per_hour(run)
     made = []
     for measured in run.measured(Convergence):
-        epochs = measured.epochs
-        seconds = np.array([epoch.seconds for epoch in epochs])
-        joules = np.array([epoch.joules for epoch in epochs], dtype=float)
-        top1 = 100 * np.array([epoch.top1 for epoch in epochs])
+        rows = measured.evaluations
+        seconds = np.array([row.seconds for row in rows])
+        joules = np.array([row.joules for row in rows], dtype=float)
+        top1 = 100 * np.array([row.top1 for row in rows])
         made.append(Curve(top1, seconds / 60, joules / 1e3, None if per_hour is None else per_hour * seconds / 3600))
     return made
 

@@ -13,9 +13,9 @@ def standard() -> Spec:
     return load_spec()
 
 
-def is_standard(fingerprint: str) -> bool:
-    """Whether a workload of this fingerprint is that of this clone."""
-    return fingerprint == standard().fingerprint
+def is_standard(spec: Spec) -> bool:
+    """Whether this is the workload of this clone; how often it is evaluated does not matter."""
+    return spec.training_fingerprint == standard().training_fingerprint
 
 
 def differences(spec: Spec) -> list[str]:

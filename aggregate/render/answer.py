@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aggregate import __version__
 from aggregate.analysis import confounders, series
-from aggregate.analysis.answer import MAX_RIVALS, Answer, Key, Ranking, Standing
+from aggregate.analysis.answer import MAX_RIVALS, WINDOW_ALONE, Answer, Key, Ranking, Standing
 from aggregate.analysis.comparison import Comparison
 from aggregate.analysis.growth import MemoryGrowth, Slowdown, memory_growth, slowdown
 from aggregate.analysis.losses import Divergence
@@ -44,7 +44,7 @@ def headline(comparison: Comparison) -> list[tuple[Section, list[str]]]:
         standings = sum(len(ranking.standings) for answer in answers.values() for ranking in answer.rankings)
         platforms = len({run.content.platform for run in section.runs})
         answered = sum(bool(answer.rankings) for answer in answers.values())
-        return section.comparable, is_standard(section.fingerprint), platforms, answered, standings
+        return section.comparable, is_standard(section.runs[0].result.spec), platforms, answered, standings
 
     return sorted(each, key=weight, reverse=True)
 
@@ -67,7 +67,7 @@ def _in_brief(comparison: Comparison, section: Section) -> str:
     for key, does in IN_BRIEF.items():
         if answers and (rankings := answers[key].rankings):
             who = names[rankings[0].best.run.letter]
-            factors = _factors(rankings[0], names, 1)
+            factors = _factors(rankings[0], names, 1) if key == "training" else ""
             parts.append(f"{'it' if who == said else who} {does} {_value(rankings[0].best)}{factors}")
             said = who
     return f"{section.words}: {'; '.join(parts)}." if parts else ""
@@ -75,6 +75,8 @@ def _in_brief(comparison: Comparison, section: Section) -> str:
 
 IN_BRIEF: dict[Key, str] = {"training": "trains", "latency": "answers one image in"}
 """Questions that are answered of every section, and the verb of each."""
+MANY_KINDS = 3
+"""Of so many kinds of memory only the best of each is told: the table has the others."""
 SPEED: tuple[Key, ...] = ("training", "latency", "inference")
 START: dict[Key, str] = {"training": "training", "latency": "one image at a time", "inference": "many images at a time"}
 """How the sentence of a question of speed begins."""
@@ -89,10 +91,9 @@ def _speed(answer: Answer, names: Mapping[str, str]) -> str:
     how = {
         "full_throughput": " over a full training",
         "training_throughput": f" in a steady window at batch {best.run.result.spec.training.batch_size:,}",
-        "inference_best": f" {best.notes[0]}" if best.notes else "",
+        "inference_reference": f" at batch {best.run.result.spec.training.batch_size:,}",
     }.get(best.metric, "")
-    limit = "" if answer.limit is None or str(answer.limit) in how else f" (of up to {answer.limit:,})"
-    return f"{start}: {names[best.run.letter]}{comes or ','} {_value(best)}{how}{limit}{_factors(ranking, names)}."
+    return f"{start}: {names[best.run.letter]}{comes or ','} {_value(best)}{how}{_factors(ranking, names)}."
 
 
 def _proved(factor: Ratio) -> bool:
@@ -154,16 +155,19 @@ def _once(text: str, told: set[str]) -> str:
 
 def _memory(answers: Mapping[Key, Answer], names: Mapping[str, str]) -> list[str]:
     """What a training takes of the machine, and the largest batch that trains."""
-    parts = [f"{_each(ranking, names)} ({ranking.kind})" for ranking in answers["memory"].rankings]
+    kinds = {ranking.kind for ranking in answers["memory"].rankings}
+    told = [r for r in answers["memory"].rankings if r.kind.removesuffix(WINDOW_ALONE) not in kinds - {r.kind}]
+    most = MAX_RIVALS if len(told) < MANY_KINDS else 0
+    parts = [f"{_each(ranking, names, most)} ({ranking.kind})" for ranking in told]
     texts = [f"Memory of a training: {'; '.join(parts)}."] if parts else []
     if largest := answers["max_batch"].rankings:
-        texts.append(f"Largest batch that trains: {_each(largest[0], names)}.")
+        texts.append(f"Largest batch that trains: {_each(largest[0], names, 1)}.")
     return texts
 
 
-def _each(ranking: Ranking, names: Mapping[str, str]) -> str:
+def _each(ranking: Ranking, names: Mapping[str, str], most: int) -> str:
     """The best and the others that an answer names, with their values alone."""
-    several = (ranking.best, *ranking.rivals)
+    several = (ranking.best, *ranking.rivals[:most])
     return ", ".join(f"{names[standing.run.letter]} {_value(standing)}" for standing in several)
 
 
@@ -171,6 +175,8 @@ def _not_known(answers: Mapping[Key, Answer], runs: int) -> list[str]:
     """One sentence of what is not known, by whom it concerns and why."""
     by_reason: dict[tuple[tuple[str, ...], str], list[Key]] = {}
     for key, answer in answers.items():
+        if key == "max_batch":
+            continue  # none of the six; its sentence has who is known
         reasons: dict[str, list[str]] = {}
         for run, reason in answer.unknown:
             reasons.setdefault(words.why(reason), []).append(run.letter)

@@ -92,8 +92,6 @@ def _row(table: Table, label: str, of_key: Answer, rankings: Sequence[Ranking], 
         cells.append(Cell(_text(standing), table.cell("", notes).marks, best=best))
     unit = rankings[0].best.unit
     kind = "" if mixed else rankings[0].kind
-    if of_key.question.key == "inference" and of_key.limit is not None:
-        kind = f"up to batch {of_key.limit:,}"
     return Row(label, unit, tuple(cells), starts=False, kind=words.covers(kind),
                better=1 if of_key.question.more_is_better else -1)  # fmt: skip
 

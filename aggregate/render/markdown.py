@@ -13,8 +13,8 @@ from aggregate.render.systems import Listing
 from aggregate.render.tables import Cell, Row, Table, footnotes
 
 
-def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]]) -> str:
-    """The whole report; `plots` has those of each section."""
+def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]], *, definitions: bool = True) -> str:
+    """The whole report; `plots` has those of each section, `definitions` says whether what figures mean is in it."""
     parts = [f"# {escaped(title)}", *map(escaped, answer.top(comparison))]
     of_title = {section.title: drawn for section, drawn in zip(comparison.sections, plots, strict=True)}
     for section, sentences in answer.headline(comparison):
@@ -25,7 +25,7 @@ def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]]) ->
             parts += [f"### {escaped(table.title)}", of_table(table)]
         parts += [_plot(plot) for plot in of_title[section.title]]
         parts += _loss_traces(comparison.divergences[section.title])
-    parts += [of_listing(systems.listing(comparison)), _definitions()]
+    parts += [of_listing(systems.listing(comparison)), *([_definitions()] * definitions)]
     left_out = [*answer.earlier(comparison), *map(answer.without_folder, comparison.problems)]
     if left_out:
         parts += ["## Files that are not compared", "\n".join(f"- {escaped(text)}" for text in left_out)]

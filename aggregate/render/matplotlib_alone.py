@@ -4,6 +4,7 @@ The first import of matplotlib reads $MPLBACKEND and matplotlibrc, and fails whe
 read by then, by whoever imported it earlier, `styled` leaves out.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ def _settings_out_of_sight() -> Iterator[None]:
         os.environ.update(hidden)
 
 
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it keeps its cache elsewhere concerns nobody
 with _settings_out_of_sight():
     import matplotlib as mpl
 

@@ -29,7 +29,6 @@ def show(comparison: Comparison, console: Console, *, details: bool = False) -> 
     ordered = [section for section, _ in answer.headline(comparison)]
     six = outline.six(comparison, ordered)
     say(console, answer.top(comparison))
-    console.print()
     for piece in _six_metrics(six, [(section.words, len(section.runs)) for section in ordered], console):
         console.print(piece)
     say(console, _below(comparison, six, details=details))

@@ -14,6 +14,7 @@ from aggregate.analysis.merging import Run
 from aggregate.analysis.metrics import NOT_RUN, Metric
 from aggregate.analysis.phases.inference import untried
 from aggregate.analysis.ratios import FASTER_IS, Ratio
+from aggregate.analysis.ratios import HEADLINE as HEADLINE_THROUGHPUT
 from aggregate.analysis.registry import METRIC, METRICS
 from aggregate.analysis.scaling import Point, Scaling
 
@@ -218,7 +219,7 @@ def of_ratios(title: str, runs: Sequence[Run], baseline: Run, ratios: Mapping[tu
     others = [run for run in runs if run is not baseline]
     table = Table(title, "", tuple(others))
     table.headers = [(Cell(run.letter), heading(run)) for run in others]
-    for i, key in enumerate(FASTER_IS):
+    for i, key in enumerate((HEADLINE_THROUGHPUT, *FASTER_IS)):
         if not all(math.isnan(ratios[run.letter, key].ratio) for run in others):
             cells = [_ratio_cell(table, ratios[run.letter, key]) for run in others]
             table.rows.append(Row(METRIC[key].title, "", tuple(cells), starts=i == 0))
@@ -266,9 +267,9 @@ def _lines(table: Table, metric: Metric, records: Records) -> Iterator[tuple[str
             )
         return
     title = metric.title
-    if metric.key == "training_throughput":
+    if metric.key in ("training_throughput", "inference_reference"):
         title += f", batch {table.runs[0].result.spec.training.batch_size:,}"
-        if any(run.ranks.scaling == "weak" for run in table.runs):
+        if metric.key == "training_throughput" and any(run.ranks.scaling == "weak" for run in table.runs):
             title += " (a rank, where weak)"
     firsts = [of_metric[0] for _, of_metric in of_run]
     unit = next((first["unit"] for first in firsts if first["unit"]), "")

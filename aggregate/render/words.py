@@ -15,6 +15,7 @@ ENGINES = {("torch-ipex", "ipex"): "PyTorch + IPEX"}
 REASONS = {
     "the convergence phase was not run": "no full training was run",
     "the max_batch phase was not run": "it was not searched",
+    **{f"the {phase} phase was not run": "not measured" for phase in ("training", "latency", "inference")},
 }
 """Reasons of the tables, in words that need no knowledge of the program."""
 LIKE = 1.005

@@ -1,6 +1,7 @@
 """Results that look like real ones, for tests: valid, with realistic and reproducible numbers."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,11 +122,11 @@ def make_result(
     measure = {
         "conformance": lambda seed: invented.conformance(conformance is not False),
         "ceiling": lambda seed: invented.ceiling(rng, spec, speed),
-        "training": lambda seed: invented.training(rng, spec, platform, speed, seed),
+        "training": lambda seed: invented.training(rng, spec, platform, speed, data, seed),
         "latency": lambda seed: invented.latency(rng, platform, speed),
         "inference": lambda seed: invented.inference(rng, platform, speed, largest_batch),
         "max_batch": lambda seed: invented.max_batch(rng, platform, speed),
-        "convergence": lambda seed: invented.convergence(rng, spec, platform, speed, ceiling=top1),
+        "convergence": lambda seed: invented.convergence(rng, spec, platform, speed, data, seed, ceiling=top1),
     }
     counts = {"training": repeats, "latency": repeats, "inference": repeats, "convergence": seeds}
     outcomes = []
@@ -143,10 +144,16 @@ def make_result(
                     "status": "failed" if reason else "ok",
                     "failure": kind_of_failure(reason) if reason else None,
                     "reason": reason,
+                    "ran": [{"began": "2026-11-01T12:00:00Z", "ended": "2026-11-01T13:00:00Z", "machine": "ab" * 8}],
                     "seconds": 1e6 if phase == "convergence" else 3600.0,
                     "startup": None
                     if reason
-                    else {"process_seconds": 0.4, "backend_seconds": 2.5, "preparation_seconds": 0.6},
+                    else {
+                        "process_seconds": 0.4,
+                        "backend_seconds": 2.5,
+                        "preparation_seconds": 0.6,
+                        "cached_programs": 0,
+                    },
                     "conditions": {"cpu_foreign_share": 0.01, "cpu_stolen_share": 0.0, "swap_grown_bytes": 0},
                     "worker_env": {"OMP_NUM_THREADS": str(cores)},
                     "backend": None if reason else backend,
@@ -157,23 +164,23 @@ def make_result(
     result: dict[str, Any] = {
         "schema_version": format.SCHEMA_VERSION,
         "run_id": digest[:16],
-        "created": f"2026-01-{number % 28 + 1:02d}T12:00:00Z",
+        "created": f"2026-11-{number % 26 + 1:02d}T12:00:00Z",
         "platform": platform,
         "engine": engine,
         "device": kind,
         "precision": precision,
         "parallel": None,
-        "profile": {"name": "full" if repeats > 1 else "quick", "content": content["profiles"]["quick"] | SHORTER},
+        "profile": {
+            "name": "full" if repeats > 1 else "quick",
+            "content": content["profiles"]["quick"] | SHORTER | {"inference_max_batch": largest_batch},
+        },
         "spec": {
             "name": spec.name,
             "fingerprint": spec.fingerprint,
             "standard": spec.is_standard,
             "content": content,
         },
-        "data": {
-            "source": data,
-            "checksums": {"train": "16019d7e3df5f24257cddd939b257f8d"} if data == "cifar-100" else {},
-        },
+        "data": invented.DATA[data],
         "initial_params": {"seed": spec.init.seed, "fingerprint": "ab" * 32, "count": 21704164},
         "software": {
             "shared_spec": "0.1.0",
@@ -188,6 +195,8 @@ def make_result(
         "resumed": 0,
         "warnings": list(warnings),
         "cpu_threads": None,
+        "missing": [],
+        "wide_intervals": {},
         "headline_memory": HEADLINE_MEMORY[platform],
         "phases": outcomes,
     }
@@ -218,7 +227,16 @@ def _share(result: dict[str, Any], spec: Spec, world_size: int, scaling: str) ->
             }
         else:
             batch = measured["batch_size"]
-            measured["images"] = len(measured["epochs"]) * spec.steps_per_epoch(batch) * batch
+            steps = measured["steps_per_epoch"] = spec.steps_per_epoch(batch)
+            for epoch, within in itertools.product(
+                range(spec.training.epochs), enumerate(spec.evaluation_steps(batch))
+            ):
+                row = epoch * spec.training.evaluations_per_epoch + within[0]
+                measured["evaluations"][row]["step"] = epoch * steps + within[1]
+            measured["images"] = spec.training.epochs * steps * batch
+            if seconds := measured["seconds_to_target"]:
+                reached = next(row for row in measured["evaluations"] if row["seconds"] == seconds)
+                measured["epochs_to_target"] = reached["step"] / steps
             measured["parallel"] = {"world_sizes": [world_size]}
 
 
@@ -241,6 +259,13 @@ def with_losses(content: dict[str, Any], losses: list[float | None], repeat: int
         if (outcome["phase"], outcome["repeat"]) == ("training", repeat):
             outcome["measurements"]["loss_trace"] = losses
     return content
+
+
+def missed(measured: dict[str, Any]) -> None:
+    """Make a full training one that misses its target."""
+    measured |= {"epochs_to_target": None, "seconds_to_target": None}
+    for row in measured["evaluations"]:
+        row["top1"] = min(row["top1"], 0.44)
 
 
 def outcome(result: dict[str, Any], phase: str) -> dict[str, Any]:

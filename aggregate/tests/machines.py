@@ -32,11 +32,11 @@ def machine(platform: str, device: str, speed: float, **more: Any) -> dict[str, 
     share = watts / 150  # of the watts that an invented training takes
     for outcome in result["phases"]:
         measured = outcome["measurements"]
-        for name in ("energy", "idle"):
+        for name in ("energy", "idle", "idle_before"):
             if name in measured:
                 measured[name] |= {"source": source, "scope": scope, "joules": share * measured[name]["joules"]}
-        for epoch in measured.get("epochs", []):
-            epoch["joules"] *= share
+        for row in measured.get("evaluations", []):
+            row["joules"] *= share
     return result
 
 

@@ -88,12 +88,12 @@ def test_workloads_are_kept_apart(tmp_path: Path) -> None:
     assert done.exit_code == 0
     titles = [line for line in done.stdout.splitlines() if line.startswith(("deit-small", "tiny"))]
     assert [title.split(",")[0] for title in titles] == [
-        "deit-small-cifar100 1.0",
-        "tiny 1.0",
-        "deit-small-cifar100 1.0",
+        "deit-small-cifar100 1.1",
+        "tiny 1.1",
+        "deit-small-cifar100 1.1",
     ]
     assert titles[2].endswith("conformance failed")
-    slug = small_spec().fingerprint[:12]
+    slug = small_spec().training_fingerprint[:12]
     assert (tmp_path / "report" / "plots" / f"throughput-{slug}.svg").exists()
 
 

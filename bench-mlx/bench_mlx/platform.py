@@ -4,11 +4,15 @@ import json
 import os
 import socket
 import sys
+import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from ctypes.util import find_library
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from shared_spec.errors import UserError
+from shared_spec.machine.caches import cuda_driver
 from shared_spec.machine.nvml import has_nvidia_driver
 from shared_spec.platform import Platform, Start, Threads
 from shared_spec.ranks import World, place_of, stale
@@ -44,6 +48,19 @@ def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
 def emulates_bf16(device: str) -> bool:
     """MLX's CPU kernels for Linux compute bf16 in fp32 registers, whatever instructions the processor has."""
     return device == "cpu" and sys.platform == "linux"
+
+
+def program_caches(device: str, engine: str, env: Mapping[str, str]) -> list[Path] | None:
+    """Where kernels are kept that MLX has compiled; macOS keeps Metal's by itself, where is not told."""
+    if device == "gpu":
+        return None
+    try:
+        kept = Path(tempfile.gettempdir()) / "mlx" / version("mlx")
+    except PackageNotFoundError:
+        return None
+    if device == "cpu":
+        return [kept]
+    return [Path(env["MLX_PTX_CACHE_DIR"]) if env.get("MLX_PTX_CACHE_DIR") else kept, *cuda_driver(env)]
 
 
 def ranks_engine() -> str | None:
@@ -122,6 +139,7 @@ PLATFORM = Platform(
     launch=launch,
     headline_memory=("mlx_peak", "host_peak"),
     launcher_env=LAUNCHER_ENV,
+    program_caches=program_caches,
     emulates_bf16=emulates_bf16,
     cuda=("13.0", "MLX's CUDA build does not start"),
     death=r"Node with rank (?P<rank>\d+) exited with code (?P<status>-?\d+)",

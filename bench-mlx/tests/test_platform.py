@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,11 @@ def test_a_hostfile_that_is_something_else_is_named(content, tmp_path, monkeypat
     monkeypatch.setenv("MLX_RANK", "0")
     with pytest.raises(UserError, match="unset MLX_HOSTFILE"):
         platform.world()
+
+
+def test_caches_of_compiled_programs() -> None:
+    env = {"MLX_PTX_CACHE_DIR": "/a", "CUDA_CACHE_PATH": "/b"}
+    assert PLATFORM.program_caches("cuda", "mlx", env) == [Path("/a"), Path("/b")]
+    (kept,) = PLATFORM.program_caches("cpu", "mlx", {}) or []
+    assert kept.parent.name == "mlx"
+    assert PLATFORM.program_caches("gpu", "mlx", env) is None  # macOS keeps Metal's, and does not tell where

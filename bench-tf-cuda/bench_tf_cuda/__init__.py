@@ -1,3 +1,3 @@
 """DeiT-small on NVIDIA GPUs: TensorFlow, compiled by XLA."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

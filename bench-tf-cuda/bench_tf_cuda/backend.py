@@ -95,6 +95,7 @@ class TfBackend:
         self._traced_send = tf.function(self._send, autograph=False)
         self.exchange_seconds: deque[tf.Tensor] = deque(maxlen=EXCHANGES)
         self._programs: dict[tuple[Any, int], Any] = {}
+        self._inference_weights: tf.Tensor | None = None  # of the parameters as they are, cast
         # Ranks also exchange words between steps, and those must not overtake a step that has not been queued.
         self._ahead = ahead.Ahead() if self._place != "CPU:0" and self.group.size == 1 else None
         self._matmul_operands: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
@@ -132,6 +133,7 @@ class TfBackend:
     def load_params(self, params: Mapping[str, np.ndarray]) -> None:
         canonical.check(self.spec, params, "load_params")
         self._settle()
+        self._inference_weights = None
         self._params.assign(self._layout.flatten(params))
         for variable in (self._m, self._v, self._steps):
             variable.assign(tf.zeros_like(variable))
@@ -142,6 +144,7 @@ class TfBackend:
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self._settle()
+        self._inference_weights = None
         self._steps.assign(state["step"])
         for key, variable in self._vectors().items():
             variable.assign(self._layout.flatten({name: state[f"{key}/{name}"] for name in self._layout.shapes}))
@@ -159,11 +162,15 @@ class TfBackend:
 
     @_memory_errors()
     def train_step(self, batch: Batch, lr: float) -> Value:
+        self._inference_weights = None  # before the step: it would keep the old parameters in memory
         arguments = (*batch, self._fed(np.float32(lr)))
         return self._train_on(*arguments) if self._ahead is None else self._ahead.launch(self._train_on, *arguments)
 
     def infer(self, batch: Batch) -> tf.Tensor:
-        return self._run(self._compiled_forward, batch[0])
+        if self._inference_weights is None:  # cast once, for as long as the parameters stay as they are
+            self._settle()
+            self._inference_weights = self._cast_weights()
+        return self._run(self._compiled_forward, batch[0], self._inference_weights)
 
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
         return self._layout.by_name(self._run(self._compiled_gradients, *batch).numpy())
@@ -302,20 +309,22 @@ class TfBackend:
             self.exchange_seconds.append(seconds)
         return result
 
-    def _weights(self) -> dict[str, tf.Tensor]:
-        """The parameters in this precision's type, by name: slices of one cast vector."""
-        pieces = tf.split(tf.cast(self._params, self._dtype), self._layout.sizes)
-        shaped = zip(self._layout.shapes.items(), pieces, strict=True)
-        return {name: tf.reshape(piece, shape) for (name, shape), piece in shaped}
+    @_memory_errors()
+    def _cast_weights(self) -> tf.Tensor:
+        """All parameters in this precision's type, [parameters]."""
+        with tf.device(self._place):
+            return tf.cast(self._params, self._dtype)
 
-    def _forward(self, images: tf.Tensor) -> tf.Tensor:
-        """Logits float32 [B, C], computed in this precision's type."""
-        self._model.update(self._weights())
+    def _forward(self, images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Logits float32 [B, C], computed in this precision's type; the model's weights are slices of `weights`."""
+        pieces = zip(self._layout.shapes.items(), tf.split(weights, self._layout.sizes), strict=True)
+        self._model.update({name: tf.reshape(piece, shape) for (name, shape), piece in pieces})
         return tf.cast(self._model(images), tf.float32)
 
     def _loss_and_gradient(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, self._forward(images)))
+            logits = self._forward(images, tf.cast(self._params, self._dtype))
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
         return loss, tape.gradient(loss, self._params)
 
     def _gradients(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

@@ -140,11 +140,42 @@ def test_logits_are_float32_and_do_not_depend_on_the_batch(backend: TfBackend, h
     assert np.ptp(logits, axis=0).max() > 0.05
 
 
-def test_inference_sees_the_trained_parameters(backend: TfBackend, host_batch: HostBatch) -> None:
+@pytest.mark.parametrize("change", ["train_step", "load_params", "load_state"])
+def test_inference_sees_whatever_changed_the_parameters(
+    change: str, backend: TfBackend, spec: Spec, host_batch: HostBatch
+) -> None:
     batch = backend.to_device(*host_batch)
     before = backend.to_numpy(backend.infer(batch))
+    if change == "train_step":
+        backend.train_step(batch, 1e-2)
+    else:
+        other = {name: 2 * value for name, value in params.initial(spec).items()}
+        state = backend.export_state() | {f"param/{name}": value for name, value in other.items()}
+        backend.load_params(other) if change == "load_params" else backend.load_state(state)
+    after = backend.to_numpy(backend.infer(batch))
+    assert np.abs(after - before).max() > 1e-2
+    fresh = TfBackend(spec, "cpu", backend.precision, backend.engine)
+    fresh.load_params(backend.export_params())
+    np.testing.assert_array_equal(fresh.to_numpy(fresh.infer(fresh.to_device(*host_batch))), after)
+
+
+def test_parameters_are_cast_once_for_all_inference(
+    backend: TfBackend, host_batch: HostBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    casts = []
+    cast = backend._cast_weights
+    monkeypatch.setattr(backend, "_cast_weights", lambda: casts.append(1) or cast())
+    batch = backend.to_device(*host_batch)
+    for _ in range(3):
+        backend.infer(batch)
+    assert len(casts) == 1
     backend.train_step(batch, 1e-2)
-    assert np.abs(backend.to_numpy(backend.infer(batch)) - before).max() > 1e-2
+    assert backend._inference_weights is None, "training keeps no second copy of the parameters"
+    backend.infer(batch)
+    assert len(casts) == 2
+    hlo = backend._compiled_forward.experimental_get_compiler_ir(batch[0], backend._inference_weights)(stage="hlo")
+    size = sum(backend._layout.sizes)
+    assert not [line for line in hlo.splitlines() if f"[{size}]" in line and "convert(" in line]
 
 
 def test_preprocess_is_float32_at_either_precision(backend: TfBackend, spec: Spec, host_batch: HostBatch) -> None:

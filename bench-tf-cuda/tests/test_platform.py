@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,10 @@ def test_default_device_is_the_gpu_where_a_driver_is(monkeypatch: pytest.MonkeyP
 def test_threads_are_those_of_this_process():
     assert platform.worker_env("cpu", "xla", Threads(8))["TF_NUM_INTRAOP_THREADS"] == "8"
     assert "TF_NUM_INTRAOP_THREADS" not in platform.worker_env("cuda", "xla", Threads(8))
+
+
+def test_caches_of_compiled_programs_are_those_of_the_users_flags_and_of_the_driver() -> None:
+    flags = "--xla_foo=1 --xla_gpu_per_fusion_autotune_cache_dir=/a/b"
+    env = {"XLA_FLAGS": flags, "TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory=/c", "CUDA_CACHE_PATH": "/d"}
+    assert platform.program_caches("cuda", "xla", env) == [Path("/a/b"), Path("/c"), Path("/d")]
+    assert platform.program_caches("cpu", "xla", {}) == []

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench_torch_ipex.inference import Inference
 from bench_torch_ipex.model import DeiT
-from bench_torch_ipex.ops import has_onednn, product, trains_on_onednn
+from bench_torch_ipex.ops import has_amx, has_onednn, pack, product, trains_on_onednn
 from bench_torch_ipex.ranks import group
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
@@ -90,12 +90,12 @@ class TorchBackend:
         self._ipex = _import_ipex() if engine == "ipex" else None
         torch.set_float32_matmul_precision("highest")
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._matmul_operands: dict[int, tuple[Tensor, Tensor]] = {}
+        self._matmul_operands: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._inference: Inference | None = None
         self._fresh_model()
 
     def describe(self) -> dict[str, Any]:
-        bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        bf16 = torch.cpu._is_avx512_bf16_supported() or has_amx()
         emulated = self.precision == "bf16" and not bf16
         return {
             "framework": "torch",
@@ -112,7 +112,7 @@ class TorchBackend:
                 "ipex_version": self._ipex.__version__ if self._ipex else None,
                 "isa": torch.backends.cpu.get_cpu_capability(),
                 "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
-                "amx": torch.cpu._is_amx_tile_supported(),
+                "amx": has_amx(),
                 "float32_matmul_precision": torch.get_float32_matmul_precision(),
                 "onednn": torch.backends.mkldnn.is_available(),
                 "onednn_version": _built_with(r"MKL-DNN v([\d.]+)"),
@@ -212,19 +212,23 @@ class TorchBackend:
 
     @_memory_errors()
     def matmul(self, n: int) -> Tensor:
-        a, b = self._operands(n)
-        return product(a, b) if trains_on_onednn(self._dtype) else a @ b.t()
+        a, b, packed = self._operands(n)
+        return a @ b.t() if packed is None else product(a, packed)
 
     def matmul_operands(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        a, b = self._operands(n)
+        a, b, _ = self._operands(n)
         return a.float().numpy(), b.float().numpy().T
 
-    def _operands(self, n: int) -> tuple[Tensor, Tensor]:
-        """The left operand, and the transpose of the right one."""
+    def _operands(self, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The left operand, the transpose of the right one, and that packed where oneDNN is the faster library.
+
+        Packed as the layers of inference are: what they reach, the peak has to reach.
+        """
         if n not in self._matmul_operands:
             generator = torch.Generator().manual_seed(n)
             a, b = (torch.randn(n, n, generator=generator).to(self._dtype) for _ in range(2))
-            self._matmul_operands = {n: (a, b)}
+            packed = pack(b, n) if trains_on_onednn(self._dtype) else None
+            self._matmul_operands = {n: (a, b, packed)}
         return self._matmul_operands[n]
 
     def reset_peak_memory(self) -> None:

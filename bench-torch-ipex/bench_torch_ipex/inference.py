@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench_torch_ipex.model import Block, DeiT
-from bench_torch_ipex.ops import attention, product
+from bench_torch_ipex.ops import attention, pack, product
 
 
 class Packed(NamedTuple):
@@ -36,12 +36,11 @@ class Packed(NamedTuple):
         return result
 
 
-def pack(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int) -> Packed:
+def pack_layer(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int) -> Packed:
     """Weight [out, in] and bias [out] for products of `rows` rows in `dtype`."""
     if bias is None:
         raise ValueError("every layer of this model has a bias")
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype).contiguous(), rows)
-    return Packed(packed, bias.detach().to(dtype))
+    return Packed(pack(weight.detach().to(dtype), rows), bias.detach().to(dtype))
 
 
 def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -54,7 +53,9 @@ class PackedBlock:
 
     def __init__(self, block: Block, dtype: torch.dtype, rows: int) -> None:
         layers = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
-        self.qkv, self.proj, self.fc1, self.fc2 = (pack(layer.weight, layer.bias, dtype, rows) for layer in layers)
+        self.qkv, self.proj, self.fc1, self.fc2 = (
+            pack_layer(layer.weight, layer.bias, dtype, rows) for layer in layers
+        )
         self.norm1, self.norm2, self.heads = block.norm1, block.norm2, block.attn.heads
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -76,10 +77,10 @@ class Inference:
         tokens = model.pos_embed.shape[1]
         projection = model.patch_embed.proj  # a convolution whose kernel is its stride: a product over patches
         self.patch_size = projection.kernel_size[0]
-        self.patches = pack(projection.weight.flatten(1), projection.bias, dtype, batch_size * (tokens - 1))
+        self.patches = pack_layer(projection.weight.flatten(1), projection.bias, dtype, batch_size * (tokens - 1))
         self.cls_token, self.pos_embed = (p.detach().to(dtype) for p in (model.cls_token, model.pos_embed))
         self.blocks = [PackedBlock(cast(Block, block), dtype, batch_size * tokens) for block in model.blocks]
-        self.head = pack(model.head.weight, model.head.bias, dtype, batch_size)
+        self.head = pack_layer(model.head.weight, model.head.bias, dtype, batch_size)
 
     def __call__(self, images: Tensor) -> Tensor:
         x = self.model.preprocess(images).to(self.dtype)  # [B, 3, I, I]

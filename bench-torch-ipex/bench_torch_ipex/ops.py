@@ -1,7 +1,8 @@
 """How PyTorch computes the model's operators, by what the processor is.
 
 PyTorch hands float32 products to MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN asks the processor
-what it has. On Intel's own MKL is the faster of the two, in the backward pass by far. docs/performance.md has figures.
+what it has. With AVX-512 on Intel's own MKL is the faster of the two, in the backward pass by far; with AVX2 alone oneDNN
+is. docs/performance.md has figures.
 """
 
 from functools import cache
@@ -22,12 +23,13 @@ def has_onednn(dtype: torch.dtype) -> bool:
 
 
 @cache
-def is_intel() -> bool:
-    """Whether this is Intel's own processor, as Linux tells; elsewhere PyTorch has no choice of libraries."""
+def prefers_mkl() -> bool:
+    """Whether this is an Intel processor with AVX-512, as Linux tells; elsewhere PyTorch has no choice of libraries."""
     try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
+    return intel and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 @cache
@@ -40,6 +42,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The layer x W^T + b: [..., K], [M, K] (or packed), [M] -> [..., M]."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
     return result
+
+
+def pack(weight: Tensor, rows: int) -> Tensor:
+    """The weight [M, K] of a product of so many rows, in the layout that oneDNN prefers for it."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+    return packed
 
 
 class _Product(torch.autograd.Function):
@@ -58,8 +66,8 @@ class _Product(torch.autograd.Function):
 
 
 def _input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
-    """[..., M], [M, K] -> [..., K]; on Intel's processors oneDNN is slow at a transposed second operand."""
-    return gradient @ weight if is_intel() else product(gradient, weight.t())
+    """[..., M], [M, K] -> [..., K]; where MKL is the faster, oneDNN is slow at a transposed second operand."""
+    return gradient @ weight if prefers_mkl() else product(gradient, weight.t())
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
@@ -71,7 +79,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
 
 def trains_on_onednn(dtype: torch.dtype) -> bool:
     """Whether linear layers of a training step go to oneDNN and not to where PyTorch sends them."""
-    return has_onednn(dtype) and not (dtype == torch.float32 and is_intel())
+    return has_onednn(dtype) and not (dtype == torch.float32 and prefers_mkl())
 
 
 class Linear(nn.Linear):

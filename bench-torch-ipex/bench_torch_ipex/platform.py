@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from shared_spec.platform import Platform, Start, Threads
 from shared_spec.ranks import World, place_of
@@ -39,6 +41,11 @@ def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
     return env
 
 
+def program_caches(device: str, engine: str, env: Mapping[str, str]) -> list[Path]:
+    """None: TorchScript and oneDNN compile anew in each process."""
+    return []
+
+
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
 
 
@@ -67,6 +74,7 @@ PLATFORM = Platform(
     world=world,
     group="bench_torch_ipex.ranks:group",
     launch=launch,
+    program_caches=program_caches,
     headline_memory=("host_peak",),
     launcher_env=(*TORCHRUN, "MASTER_ADDR", "MASTER_PORT"),
     death=r"rank +: (?P<rank>\d+) \(local_rank: \d+\)\n +exitcode +: (?P<status>-?\d+)",

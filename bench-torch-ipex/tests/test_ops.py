@@ -1,5 +1,7 @@
 """The linear layer on oneDNN and the written-out attention against PyTorch's own."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,19 +30,38 @@ def test_values_and_gradients_are_those_of_a_linear_layer(rows: torch.Tensor, in
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("vendor", "capability", "expected"),
+    [
+        ("GenuineIntel", "AVX512", True),
+        ("GenuineIntel", "AVX2", False),
+        ("AuthenticAMD", "AVX512", False),
+        (None, "DEFAULT", False),
+    ],
+)
+def test_mkl_is_for_intels_processors_with_avx512(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vendor: str | None, capability: str, expected: bool
+) -> None:
+    if vendor:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nvendor_id : {vendor}\n")
+    monkeypatch.setattr(ops, "Path", lambda path: tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert ops.prefers_mkl.__wrapped__() is expected
+
+
 @needs_onednn
-@pytest.mark.parametrize("intel", [True, False])
+@pytest.mark.parametrize("mkl", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_both_ways_to_a_gradient_agree(monkeypatch: pytest.MonkeyPatch, intel: bool, dtype: torch.dtype) -> None:
+def test_both_ways_to_a_gradient_agree(monkeypatch: pytest.MonkeyPatch, mkl: bool, dtype: torch.dtype) -> None:
     """Which library multiplies is a matter of the processor, what comes of it is not."""
-    monkeypatch.setattr(ops, "is_intel", lambda: intel)
+    monkeypatch.setattr(ops, "prefers_mkl", lambda: mkl)
     generator = torch.Generator().manual_seed(1)
     gradient, weight = (torch.randn(*size, generator=generator).to(dtype) for size in ((3, 5, 16), (16, 24)))
     exact = gradient.double() @ weight.double()
     torch.testing.assert_close(
         ops._input_gradient(gradient, weight).double(), exact, rtol=0.02, atol=1e-4 if dtype == torch.float32 else 0.05
     )
-    assert ops.trains_on_onednn(dtype) == (dtype == torch.bfloat16 or not intel)
+    assert ops.trains_on_onednn(dtype) == (dtype == torch.bfloat16 or not mkl)
 
 
 def test_without_onednn_the_layer_is_pytorchs(rows: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from bench_torch_ipex.platform import worker_env
+from bench_torch_ipex.platform import PLATFORM, worker_env
 from shared_spec.platform import Threads
 
 
@@ -20,3 +20,7 @@ from shared_spec.platform import Threads
 def test_each_thread_has_a_place_of_its_own(threads, places):
     env = worker_env("cpu", "stock", threads)
     assert (env["OMP_NUM_THREADS"], env["OMP_PLACES"]) == (str(threads.count), places)
+
+
+def test_nothing_is_kept_compiled_between_processes() -> None:
+    assert PLATFORM.program_caches("cpu", "ipex", {}) == []

@@ -18,14 +18,22 @@ from shared_spec.workload.spec import Spec
 
 
 class Timm:
-    """shared_spec.dev.peers.Contender: `deit_small_patch16_224`, eager or under torch.compile."""
+    """shared_spec.dev.peers.Contender: `deit_small_patch16_224`, eager or under torch.compile.
 
-    def __init__(self, spec: Spec, device: str, precision: str, compiled: bool) -> None:
+    `frozen` is for inference on a CPU: weights become constants, which Inductor packs once.
+    """
+
+    def __init__(self, spec: Spec, device: str, precision: str, compiled: bool, frozen: bool) -> None:
         import timm
         import torch
         from timm.optim import param_groups_weight_decay
 
-        self.torch, self.timm_version, self.compiled = torch, timm.__version__, compiled
+        if frozen:
+            from torch._inductor import config
+
+            config.freezing = True
+        self.torch, self.timm_version = torch, timm.__version__
+        self.compile_mode = "torch.compile, frozen" if frozen else "torch.compile" if compiled else "eager"
         torch.backends.cudnn.allow_tf32 = False  # fp32 is strict, as in ours
         m, o = spec.model, spec.optimizer
         self.spec, self.device, self.bf16 = spec, device, precision == "bf16"
@@ -73,7 +81,7 @@ class Timm:
         if self.infer_forward is None:
             self.model.eval().to(self.torch.bfloat16 if self.bf16 else self.torch.float32)
             self.infer_forward = self.compile(self._forward)
-        with self.torch.inference_mode():
+        with self.torch.no_grad():  # under inference_mode nothing is frozen
             return self.infer_forward(batch[0])
 
     def synchronize(self, *handles: Handle) -> None:
@@ -89,7 +97,7 @@ class Timm:
             "framework": "torch",
             "framework_version": self.torch.__version__,
             "timm_version": self.timm_version,
-            "compile_mode": "torch.compile" if self.compiled else "eager",
+            "compile_mode": self.compile_mode,
             "threads": self.torch.get_num_threads(),
         }
 
@@ -98,7 +106,8 @@ class Timm:
 @click.option("--contender", required=True, help="timm-eager or timm-compile, and whatever follows.")
 @click.option("--job", required=True, help="What is timed, as JSON.")
 def main(contender: str, job: str) -> None:
-    peers.serve(partial(Timm, compiled=contender.startswith("timm-compile")), json.loads(job))
+    compiled, frozen = (contender.startswith(f"timm-{how}") for how in ("compile", "compile-frozen"))
+    peers.serve(partial(Timm, compiled=compiled, frozen=frozen), json.loads(job))
 
 
 if __name__ == "__main__":

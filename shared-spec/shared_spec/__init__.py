@@ -1,3 +1,3 @@
 """What deit-bench measures and how; knows NumPy, knows no framework."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

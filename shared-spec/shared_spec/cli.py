@@ -16,7 +16,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from shared_spec import files, ranks
+from shared_spec import files, places, ranks
 from shared_spec.conformance.checks import run_checks
 from shared_spec.errors import UserError
 from shared_spec.machine import facts, provenance, topology
@@ -129,6 +129,10 @@ def _run_command(platform: Platform) -> click.Command:
         show_default=True,
         help="When a full training ends.",
     )
+    @click.option(
+        "--seeds", type=click.IntRange(1), help="Full trainings, each with the next seed.  [default: the profile's]"
+    )
+    @click.option("--close", is_flag=True, help="Run nothing: write the result of what an unfinished run has.")
     @click.option("--power-watts", callback=_checked_power, help=f"What a wall meter shows: {wall.FORMS}.")
     @click.option(
         "--max-batch",
@@ -174,7 +178,7 @@ def _run_command(platform: Platform) -> click.Command:
     def command(
         spec_path: Path | None, profile: str, data: str | None, phases_text: str | None, json_events: bool, out: Path,
         fresh: bool, keep_weights: bool, largest_batch: int, memory_share: float, scaling: Scaling, time_limit: float,
-        emulated: bool,
+        emulated: bool, close: bool,
         **setting: Any,
     ) -> None:  # fmt: skip
         """Measure this machine and write one result file."""
@@ -183,7 +187,11 @@ def _run_command(platform: Platform) -> click.Command:
             platform, Setting(spec, profile, **setting), _chosen_phases(phases_text, spec.profile(profile).phases), out,
             data or None, fresh, largest_batch, memory_share, keep_weights, scaling, time_limit, emulated,
         )  # fmt: skip
-        if platform.world().size > 1:
+        if (seeds := request.setting.seeds) is not None and seeds > (named := len(spec.training.seeds)):
+            raise UserError(f"--seeds {seeds}: the spec names {named}; choose at most as many.")
+        if close:
+            _fail_on_bad_phases(parent.close(request, console.screen(sys.stdout)))
+        elif platform.world().size > 1:
             _run_as_rank(request, json_events)
         else:
             _run(request, ranks.ALONE, json_events)
@@ -428,4 +436,5 @@ def group(platform: Platform) -> click.Group:
 def main(platform: Platform) -> None:
     """Entry point of a platform's `__main__`."""
     console.let_all_be_written()
+    places.name_the_user()
     group(platform)(prog_name=f"python -m {platform.package}")

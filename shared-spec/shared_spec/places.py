@@ -4,6 +4,7 @@ A home folder need not exist, a folder in /tmp need not be one's own, and one th
 """
 
 import contextlib
+import getpass
 import os
 import shutil
 import stat
@@ -75,6 +76,17 @@ def home() -> Path | None:
     """The user's home folder; None where the system knows none."""
     path = Path(os.path.expanduser("~"))
     return path if path.is_absolute() and path.is_dir() else None
+
+
+def name_the_user() -> None:
+    """Give a user whom the system does not know a name for the processes that will be started.
+
+    PyTorch asks for it when it is imported, to name a cache, and ends where there is none.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
 def cache(name: str) -> Path:

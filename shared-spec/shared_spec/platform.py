@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from shared_spec.errors import UserError
 from shared_spec.ranks import World
@@ -58,6 +59,8 @@ class Platform:
             latter negative for a signal. Not needed where each rank is started directly, in order of rank.
         headline_memory: names of memory figures (results: Memory); the first that was measured is the peak that is
             compared, as device memory is on one machine what the host's is on another.
+        program_caches: (device, engine, environment) -> folders in which the framework and the driver keep what they have
+            compiled, from one process to the next; None where nothing is known of any.
         compile_seconds: what a training step takes to compile, by device, roughly: for estimates alone.
         emulates_bf16: (device) -> whether bf16 is certainly made of other arithmetic there, whatever the processor has.
         cuda: version of CUDA that its GPU libraries are of, and what an older driver costs it.
@@ -77,6 +80,7 @@ class Platform:
     launcher_env: tuple[str, ...] = ()
     death: str | None = None
     headline_memory: tuple[str, ...] = ("host_peak",)
+    program_caches: Callable[[str, str, Mapping[str, str]], list[Path] | None] = lambda device, engine, env: None
     compile_seconds: Mapping[str, float] = field(default_factory=dict)
     emulates_bf16: Callable[[str], bool] = lambda device: False
     cuda: tuple[str, str] | None = None

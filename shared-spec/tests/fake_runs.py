@@ -106,7 +106,7 @@ def start(*words: object, **env: str) -> subprocess.Popen[str]:
 def start_hanging(spec_file: Path, out: Path, *more: object) -> tuple[subprocess.Popen[str], int]:
     """A run whose training phase hangs; returns it and the phase's process id once ceiling is done."""
     parent = start(*asked(spec_file, out, "ceiling,training,latency"), *more, FAKE_FAULT="hang:3")
-    return parent, wait_for(lambda: list(out.glob(".runs/*/**/01-training-0.job")) and phase_process(parent.pid))
+    return parent, wait_for(lambda: list(out.glob(".runs/*/**/02-training-0.job")) and phase_process(parent.pid))
 
 
 def children(pid: int) -> list[int]:

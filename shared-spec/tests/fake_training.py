@@ -7,7 +7,7 @@ from fake_platform.backend import FakeBackend
 
 from shared_spec.backend import Handle
 from shared_spec.data.dataset import Dataset
-from shared_spec.results.quantities import Energy
+from shared_spec.results.quantities import Energy, EnergyPart
 
 
 class Killed(Exception):
@@ -22,6 +22,7 @@ class World:
         self.accuracy = accuracy
         self.kill_at: int | None = None
         self.power: float | None = 10.0
+        self.beside: float | None = None  # what a meter of the memory counts, as a part of that
 
     def clock(self) -> float:
         return self.now
@@ -37,6 +38,9 @@ class World:
             source="nvml-counter",
             scope="gpu 0",
             samples=1,
+            beside=None
+            if self.beside is None or joules is None
+            else (EnergyPart(what="memory", joules=self.beside * joules, reason=None),),
         )
 
 

@@ -242,7 +242,7 @@ FAULTS = {
     "last row dropped": Fault(behaviour="last row dropped"),
     "targets of the batch before": Fault(behaviour="old targets"),
     "patch embedding frozen": Fault(behaviour="frozen patches"),
-    "weights packed at first inference and never again": Fault(behaviour="packed once"),
+    "weights packed at first inference after loading and kept": Fault(behaviour="packed once"),
     "answers remembered by their image": Fault(behaviour="remembered answers"),
     "moving average of weights in inference": Fault(behaviour="averaged inference"),
 }
@@ -271,6 +271,7 @@ class ReferenceBackend:
         in_bf16 = {"product": bf16_product, "preprocess": _float32_preprocess}
         self.sound: dict[str, Any] = in_bf16 if precision == "bf16" else {}
         self.patches = self.sound | self.fault.patches(spec)
+        self.in_step = False
         self.last_lr = self.peak = 0.0
         self.last_targets: np.ndarray | None = None
         self.answers: dict[bytes, Work] = {}
@@ -282,8 +283,8 @@ class ReferenceBackend:
         return self.now
 
     @contextlib.contextmanager
-    def _faulty(self, in_step: bool = False) -> Iterator[None]:
-        patches = self.sound if self.fault.step_only and not in_step else self.patches
+    def _faulty(self) -> Iterator[None]:
+        patches = self.sound if self.fault.step_only and not self.in_step else self.patches
         with mock.patch.multiple(reference, **patches) if patches else contextlib.nullcontext():
             yield
 
@@ -305,7 +306,7 @@ class ReferenceBackend:
         kept = self.state if self._is("kept moments") else None
         self.state = replace(kept, params=values) if kept else reference.State.start(values)
         self.inference_params = values
-        self.packed: dict[int, Params] = {}
+        self.packed_since_load: dict[int, Params] = {}
 
     def export_params(self) -> Params:
         exported = {name: value.copy() for name, value in self.state.params.items()}
@@ -329,21 +330,23 @@ class ReferenceBackend:
             targets = np.eye(targets.shape[1], dtype=np.float32)[targets.argmax(-1)]
         return HostBatch(images, targets)
 
-    def _loss_and_gradients(self, batch: HostBatch, in_step: bool = False) -> tuple[float, Params]:
+    def _loss_and_gradients(self, batch: HostBatch) -> tuple[float, Params]:
         rows = slice(-1) if self._is("last row dropped") else slice(None)
-        with self._faulty(in_step):
+        with self._faulty():
             return reference.loss_and_gradients(self.spec, self.state.params, batch.images[rows], batch.targets[rows])
 
     def train_step(self, batch: HostBatch, lr: float) -> Work:
         batch, lr = self._mistaken(batch, lr)
         o, before = self.spec.optimizer, self.state.params
-        loss, gradients = self._loss_and_gradients(batch, in_step=True)
+        self.in_step = True
+        loss, gradients = self._loss_and_gradients(batch)
         loss = float(gathered(self.group, np.array(loss)).mean())
         if self.averages:
             gradients = {name: gathered(self.group, gradient).mean(0) for name, gradient in gradients.items()}
-        with self._faulty(in_step=True):
+        with self._faulty():
             clipped, norm = reference.clip(gradients, o.clip_norm)
             self.state = reference.adamw(o, self.state, clipped, lr)
+        self.in_step = False
         self._change_parameters(before, lr)
         if not self._is("stale inference"):
             self.inference_params = self.state.params
@@ -388,7 +391,7 @@ class ReferenceBackend:
             return known
         values = self.inference_params
         if self._is("packed once"):
-            values = self.packed.setdefault(len(batch.images), values)
+            values = self.packed_since_load.setdefault(len(batch.images), values)
         with self._faulty():
             logits = self._dispatch(reference.forward(self.spec, values, batch.images)[0])
         self.answers[batch.images.tobytes()] = logits

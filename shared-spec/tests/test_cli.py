@@ -38,12 +38,13 @@ def test_options_of_run_reach_the_request(spec_file: Path, tiny_spec: Spec) -> N
         "--spec", spec_file, "--profile", "quick", "--device", "cuda", "--precision", "bf16", "--data", "synthetic",
         "--phases", "training, ceiling", "--out", "elsewhere", "--fresh", "--keep-weights", "--stop", "target",
         "--power-watts", 42, "--max-batch", 64, "--memory-share", 0.5, "--nproc", 2, "--scaling", "weak",
-        "--rank-timeout", 9, "--time-limit", 3, "--threads", 3, "--cores", "all", "--emulated",
+        "--rank-timeout", 9, "--time-limit", 3, "--threads", 3, "--cores", "all", "--emulated", "--seeds", 2,
     )  # fmt: skip
     setting = request.setting
     assert {field.name: getattr(setting, field.name) for field in fields(setting)} == {
         "spec": tiny_spec, "profile_name": "quick", "device": "cuda", "engine": "fake", "precision": "bf16",
         "stop": "target", "power_watts": "42", "ranks": 2, "rank_timeout": 9.0, "threads": 3, "cores": "all",
+        "seeds": 2,
     }  # fmt: skip
     assert {field.name: getattr(request, field.name) for field in fields(request)} == {
         "platform": PLATFORM, "setting": setting, "phases": (phases.CEILING, phases.TRAINING), "out": Path("elsewhere"),
@@ -73,7 +74,7 @@ def test_options_that_are_left_out(standard_spec: Spec) -> None:
     assert (setting.spec, setting.profile_name, setting.device) == (standard_spec, "full", "cpu")
     assert (setting.precision, setting.stop, setting.power_watts) == ("fp32", "epochs", None)
     assert (setting.ranks, setting.rank_timeout) == (1, 300.0)
-    assert (setting.threads, setting.cores, request.emulated) == (None, "performance", False)
+    assert (setting.threads, setting.cores, setting.seeds, request.emulated) == (None, "performance", None, False)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,8 @@ def test_options_that_are_left_out(standard_spec: Spec) -> None:
         (["--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["--spec", "missing.json"], "missing.json: cannot be read"),
         (["--device", "cuda"], "no such device"),
+        (["--seeds", "9"], "--seeds 9: the spec names 8"),
+        (["--close"], "there is no unfinished run of this kind"),
         (["--nproc", "3"], "--nproc: 3 ranks cannot share the global batch of 4 evenly"),
         (["--nproc", "2", "--phases", "latency,max_batch"], "several ranks share only"),
     ],

@@ -54,3 +54,13 @@ def test_a_temporary_folder_that_cannot_serve_is_named_with_tmpdir(
     monkeypatch.setattr(os, "statvfs", lambda folder: full)
     with pytest.raises(UserError, match="TMPDIR"):
         places.temporary("x", needed=1 << 20)
+
+
+def test_a_user_whom_the_system_does_not_know_has_a_name(homeless: Path) -> None:
+    for name in ("LNAME", "USERNAME"):
+        os.environ.pop(name, None)
+    places.name_the_user()
+    try:
+        assert os.environ["LOGNAME"] == f"uid-{os.getuid()}"
+    finally:
+        del os.environ["LOGNAME"]

@@ -1,7 +1,7 @@
 """The phase that proves on the machine itself that model, gradients and updates are the specified ones."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from aggregate.analysis.metrics import Figure, Metric, absent
 from aggregate.analysis.phase import Phase, Source
@@ -46,6 +46,8 @@ def _contradictions(measured: Conformance, here: str, result: format.Result) -> 
     if measured.passed != all(check.passed for check in measured.checks):
         yield f"{here}/passed", f"is {measured.passed}, which is not what the checks say"
     for i, check in enumerate(measured.checks):
+        if check.bound < 0 or (check.figure is not None and check.figure < 0):
+            yield f"{here}/checks/{i}", "has a figure or a bound below 0, and both are sizes"
         within = check.figure is not None and check.figure <= check.bound
         if check.passed != within:
             yield f"{here}/checks/{i}/passed", f"is {check.passed}, which is not what figure and bound say"
@@ -59,17 +61,25 @@ def conformance_of(result: Result) -> tuple[str, str]:
     for outcome in outcomes:
         if isinstance(outcome, Failed):
             return "failed", f"the conformance phase itself failed: {outcome.reason}"
-    for measured in result.measured(Conformance):
-        if failed := [check for check in measured.checks if not check.passed]:
-            more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-            return "failed", f"failed {', '.join(map(_failure, failed[:3]))}{more}"
-    if timed := result.content.failed_checks():
-        more = f" and {len(timed) - 3} more" if len(timed) > 3 else ""
-        return "failed", f"failed {', '.join(f'{phase}: {_failure(check)}' for phase, check in timed[:3])}{more}"
+    if failures := [*_failures(result)]:
+        return "failed", f"failed {_first(failures)}"
+    if result.objections:
+        return "failed", f"not proved: {_first(result.objections)}"
     names = [check.name for measured in result.measured(Conformance) for check in measured.checks]
     if lacking := [kind for kind in PROOF if not any(name.startswith(kind) for name in names)]:
         return "not checked", f"the conformance phase has no check of {' and '.join(lacking)}"
     return "passed", ""
+
+
+def _failures(result: Result) -> list[str]:
+    """Checks that were not passed: those of conformance, and where these were those of what was timed."""
+    own = [check for measured in result.measured(Conformance) for check in measured.failed_checks]
+    timed = () if own else result.content.failed_checks()
+    return [_failure(check) for check in own] + [f"{phase}: {_failure(check)}" for phase, check in timed]
+
+
+def _first(texts: Sequence[str], most: int = 3) -> str:
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def _failure(check: Check) -> str:

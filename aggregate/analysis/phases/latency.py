@@ -17,11 +17,13 @@ METRICS = (
     Metric("latency_p90", "latency", "Latency, p90", "ms", 4, "the same samples"),
     Metric("latency_p95", "latency", "Latency, p95", "ms", 4, "the same samples"),
     Metric("latency_p99", "latency", "Latency, p99", "ms", 4, "the same samples"),
+    Metric("first_inference", "latency", "First inference, cold", "s", 3,
+           "the first call of a fresh process, compilation in it; not one of the samples"),
     Metric("latency_interval", "latency", "Median known to, within a process", "%", 2,
            "half the width of its 95 % interval by order statistics"),
     Metric("latency_samples", "latency", "Latency samples", "", 4, "in each repeat; the median of the repeats"),
     Metric("device_latency_median", "latency", "Latency on the device, median", "ms", 4,
-           "batch 1, image on the device to logits on the device"),
+           "batch 1, image on the device to logits on the device; round images that lie there, none asked twice"),
 )  # fmt: skip
 
 
@@ -31,6 +33,7 @@ def _derive(measured: Latency, source: Source) -> Iterator[Figure]:
     for q, name in ((50, "latency_median"), (90, "latency_p90"), (95, "latency_p95"), (99, "latency_p99")):
         figure = percentile(name, samples, q)
         yield Figure(figure.metric, figure.value, figure.n, notes=unsteady, reason=figure.reason)
+    yield Figure("first_inference", measured.first_inference_seconds, 1)
     interval = stability.quantile_interval(samples, 0.5)
     yield half_width("latency_interval", interval, measured.latency_median, len(samples))
     yield Figure("latency_samples", len(samples), len(samples))
@@ -60,4 +63,6 @@ def _work(measured: Latency, result: Result) -> Iterator[Work]:
     yield Work(AN_INFERENCE_OF_ONE, "device_only_seconds", statistics.median(measured.device_only_seconds))
 
 
-PHASE = Phase("latency", METRICS, _derive, _contradictions, _seconds, _windows, "latency_seconds", _work)
+PHASE = Phase(
+    "latency", METRICS, _derive, _contradictions, _seconds, _windows, "latency_seconds", _work, "latency_median"
+)

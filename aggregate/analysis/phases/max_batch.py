@@ -12,9 +12,10 @@ from shared_spec.results.measurements import FITS, MaxBatch, Try
 
 METRICS = (
     Metric("max_batch", "max_batch", "Largest batch that trains", "images", 6,
-           "found by doubling and bisection, every try a process of its own; the note says what ended the search"),
+           "found by doubling and bisection, every try a process of its own; it trained for a whole window and evaluated; "
+           "the note says what ended the search"),
     Metric("max_batch_throughput", "max_batch", "Largest batch: throughput", "images/s", 4,
-           "batch * steps / seconds over a few steps after two that settle: less sure than the training throughput"),
+           "batch * steps / seconds over a window after two steps that settle"),
     Metric("max_batch_memory", "max_batch", "Largest batch: peak memory", "GiB", 3, "as the peak memory of the training"),
     Metric("batch_throughput", "max_batch", "Training, batch", "images/s", 4, "of every batch that was tried and fits"),
     Metric("batch_memory", "max_batch", "Peak memory, batch", "GiB", 3, "of every batch that was tried and fits"),
@@ -24,7 +25,10 @@ METRICS = (
 def _derive(measured: MaxBatch, source: Source) -> Iterator[Figure]:
     fitting = {tried.batch_size: tried for tried in measured.tries if tried.measurements}
     largest = fitting[measured.batch_size]
-    yield Figure("max_batch", largest.batch_size, len(measured.tries), notes=(_search_ended(measured),))
+    assert largest.measurements is not None
+    short = "" if largest.measurements.whole else "not compared: it trained for a few steps only and did not evaluate"
+    notes = (_search_ended(measured), *[short] * bool(short))
+    yield Figure("max_batch", largest.batch_size, len(measured.tries), notes=notes, uncompared=short)
     yield from _of_try(largest, source, "max_batch_throughput", "max_batch_memory")
     for batch, tried in fitting.items():
         yield from _of_try(tried, source, "batch_throughput", "batch_memory", batch)
@@ -40,7 +44,8 @@ def _of_try(tried: Try, source: Source, throughput: str, peak: str, batch_size: 
     """The two figures of a batch that fits, under the names of their metrics."""
     if (measured := tried.measurements) is None or (rate := tried.images_per_second) is None:
         return
-    yield Figure(throughput, rate, measured.steps, batch_size, (f"over {measured.steps:,} steps only",))
+    notes = () if measured.whole else (f"over {measured.steps:,} steps only",)
+    yield Figure(throughput, rate, measured.steps, batch_size, notes)
     yield memory.peak(peak, measured.memory, source.result, batch_size)
 
 
@@ -54,6 +59,16 @@ def _contradictions(measured: MaxBatch, here: str, result: Result) -> Problems:
     for i, tried in enumerate(tries):
         if (tried.outcome == FITS) == (tried.measurements is None):
             yield f"{here}/tries/{i}/measurements", f"do not go with the outcome {tried.outcome!r}"
+    for i, tried in enumerate(tries):
+        if tried.measurements:
+            yield from memory.too_many_images(tried.batch_size, tried.measurements.memory, f"{here}/tries/{i}", result)
+    chosen = [(i, t.measurements) for i, t in enumerate(tries) if t.batch_size == largest and t.measurements]
+    for i, of_largest in chosen:
+        if of_largest.whole is False:
+            yield (
+                f"{here}/tries/{i}/measurements/whole",
+                "is false, and the largest batch has to train for a whole window",
+            )
     timed = sorted((t.batch_size, step, i) for i, t, step in _timed(measured))
     for (smaller, before, _), (batch, step, i) in itertools.pairwise(timed):
         if step * UNIT < before:  # slower by any factor is possible: a machine that swaps

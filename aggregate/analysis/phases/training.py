@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from aggregate.analysis import energy, memory
-from aggregate.analysis.metrics import Figure, Metric, absent, half_width, percentile
+from aggregate.analysis.metrics import FULL_TRAINING, WINDOW, Figure, Metric, absent, half_width, percentile
 from aggregate.analysis.phase import Phase, Source, Work
 from aggregate.analysis.plausibility import (
     A_TRAINING_STEP,
@@ -25,6 +25,9 @@ from shared_spec.results.format import Result, Startup
 from shared_spec.results.measurements import Ceiling, Convergence, MatmulSize, Training
 
 METRICS = (
+    Metric("headline_throughput", "training", "Throughput, full training (or window)", "images/s", 4,
+           "over the full training, from the first image to the last evaluation, everything counted in; where no full "
+           "training was run, over the steady window, and the note says so: the two are never set against each other"),
     Metric("training_throughput", "training", "Training throughput", "images/s", 4,
            "batch * steps / seconds over the whole window, without a wait per step; the median of the repeats",
            warns=True),
@@ -37,13 +40,19 @@ METRICS = (
            "starting Python, importing framework and harness, reading data, loading weights; the first step itself, "
            "with its compilation, comes after it"),
     Metric("peak_memory", "training", "Peak memory, training", "GiB", 3,
-           "of the process or of its device, as the note says; different kinds do not compare", of_ranks="rank 0"),
+           "the most that window, evaluation and full training took of the process or of its device, as the note says; "
+           "different kinds do not compare", of_ranks="rank 0"),
+    Metric("machine_memory", "training", "Memory taken from the machine", "GiB", 3,
+           "the same peak as the NVIDIA driver books it, or on a Mac and on a CPU the system: what compares across platforms",
+           of_ranks="rank 0"),
+    Metric("window_memory", "training", "  peak of the window's process", "GiB", 3, "as the peak memory"),
     Metric("device_peak", "training", "  device, peak in use", "GiB", 3,
            "of the framework's allocations on the device; caches and what is merely reserved are not in it"),
     Metric("device_active", "training", "  device, in use at the end", "GiB", 3, "of the framework's allocations"),
     Metric("device_cache", "training", "  device, kept for reuse", "GiB", 3, "freed memory in MLX's cache, at the end"),
     Metric("device_process", "training", "  device, all of the process", "GiB", 3,
            "what the NVIDIA driver books on the process at the end: reserves, context and loaded code are in it"),
+    Metric("device_process_peak", "training", "  device, all of the process, peak", "GiB", 3, "the same, polled"),
     Metric("host_peak", "training", "  process, peak resident", "GiB", 3, "high-water resident set of the process"),
     Metric("host_before_framework", "training", "  process, before the framework", "GiB", 3,
            "resident set before the framework was imported"),
@@ -55,12 +64,21 @@ METRICS = (
            "high-water footprint on macOS: resident, compressed and Metal's memory"),
     Metric("power", "training", "Power, training", "W", 3,
            "joules / seconds over exactly the window of the throughput; the note says of what, and meters that cover "
-           "different things do not compare", of_ranks="rank 0"),
-    Metric("energy_per_image", "training", "Energy per image, training", "J", 3, "joules / images over that window",
+           "different things do not compare, nor do windows shorter than 60 s or 25 steps of the meter", of_ranks="rank 0"),
+    Metric("energy_per_image", "training", "Energy per image, training", "J", 3, "joules / images over that window, gross",
            of_ranks="withheld"),
     Metric("images_per_joule", "training", "Images per joule, training", "images/J", 3, "the inverse", of_ranks="withheld"),
-    Metric("idle_power", "training", "Power, idle", "W", 3, "before the training, model built and nothing running",
-           of_ranks="rank 0"),
+    Metric("energy_above_idle", "training", "  above idle", "J", 3,
+           "the same less what the machine took before the framework, over the same time", of_ranks="withheld"),
+    Metric("whole_power", "training", "Power with processor and memory", "W", 3,
+           "the meter's figure and those of the host's processor packages and memory over the same window: what comes "
+           "nearest to what a Mac's meter covers", of_ranks="rank 0"),
+    Metric("whole_energy_per_image", "training", "Energy per image with these", "J", 3, "the same, by images",
+           of_ranks="withheld"),
+    Metric("idle_power_before", "training", "Power, idle, before the framework", "W", 3,
+           "nothing of the training is there yet", of_ranks="rank 0"),
+    Metric("idle_power", "training", "Power, idle, with its context", "W", 3,
+           "before the training, model built and nothing running", of_ranks="rank 0"),
     Metric("device_wait", "training", "Device waiting for the host", "%", 4,
            "what steps on fresh batches take longer than steps on one batch that stays on the device, measured in turns "
            "after the window; the harness means to stay below 2 %, and what is below zero is noise"),
@@ -83,17 +101,22 @@ METRICS = (
 def _derive(measured: Training, source: Source) -> Iterator[Figure]:
     n, seconds = measured.steps, measured.seconds
     window = stability.of_window(measured.window_blocks, measured.steady, source.result.spec.content.measuring)
+    full = source.result.measured(Convergence)
+    if not full:
+        notes = (f"over a {WINDOW}: no full training was run", *window.objections)
+        yield Figure("headline_throughput", measured.images_per_second, n, notes=notes, basis=WINDOW)
     yield Figure("training_throughput", measured.images_per_second, n, notes=window.objections)
     yield _efficiency(measured, source.result)
     yield percentile("step_median", measured.step_seconds, 50)
     yield percentile("step_p90", measured.step_seconds, 90)
     yield Figure("first_step", measured.first_step_seconds, 1)
-    yield memory.peak("peak_memory", measured.memory, source.result)
+    processes = [measured.memory, *(one.memory for one in full)]
+    of = FULL_TRAINING if full else WINDOW
+    yield memory.whole_peak("peak_memory", processes, of, source.result)
+    yield memory.taken("machine_memory", processes, of, source.result)
+    yield memory.peak("window_memory", measured.memory, source.result)
     yield from memory.parts(measured.memory, source.result)
-    yield energy.figure("power", measured.watts, measured.energy)
-    yield energy.figure("energy_per_image", measured.joules_per_image, measured.energy)
-    yield energy.figure("images_per_joule", _inverse(measured.joules_per_image), measured.energy)
-    yield energy.figure("idle_power", measured.idle.idle_watts, measured.idle)
+    yield from energy.of_window(measured)
     yield _device_wait(measured.feeding_blocks)
     yield Figure("host_wait", 100 * measured.window_host_wait_seconds / seconds, n)
     yield from _host_seconds(measured)
@@ -104,10 +127,6 @@ def _derive(measured: Training, source: Source) -> Iterator[Figure]:
             yield Figure(metric, 100 * share, n)
     yield half_width("training_interval", measured.images_per_second_interval, measured.images_per_second, n)
     yield _startup(source.outcome.startup)
-
-
-def _inverse(value: float | None) -> float | None:
-    return 1 / value if value else None
 
 
 def _efficiency(measured: Training, result: Result) -> Figure:
@@ -185,7 +204,9 @@ def _contradictions(measured: Training, here: str, result: Result) -> Problems:
     yield from apart(f"{here}/step_seconds", statistics.median(measured.step_seconds), *took)
     yield from apart(f"{here}/warmup_blocks", step_seconds(measured.warmup_blocks[-1:]), *took)
     yield from energy.contradictions(measured.energy, measured.seconds, f"{here}/energy", result)
-    yield from energy.contradictions(measured.idle, measured.idle.seconds, f"{here}/idle", result, min_watts=0)
+    for name, idle in (("idle", measured.idle), ("idle_before", measured.idle_before)):
+        if idle is not None:
+            yield from energy.contradictions(idle, idle.seconds, f"{here}/{name}", result, min_watts=0)
     yield from _contradictions_of_ranks(measured, here, result)
     yield from batch_contradictions(measured, here, result)
     yield from memory.contradictions(measured.memory, f"{here}/memory", result)
@@ -241,4 +262,6 @@ def _work(measured: Training, result: Result) -> Iterator[Work]:
     yield Work(A_TRAINING_STEP, "window_blocks", measured.step_seconds_mean)
 
 
-PHASE = Phase("training", METRICS, _derive, _contradictions, _seconds, _windows, "window_seconds", _work)
+PHASE = Phase(
+    "training", METRICS, _derive, _contradictions, _seconds, _windows, "window_seconds", _work, "training_throughput"
+)

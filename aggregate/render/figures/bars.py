@@ -1,6 +1,7 @@
 """Bars: figures of runs, best first, each with its number beside it; on the page as HTML, in files drawn by matplotlib."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,16 +169,19 @@ def _draw_one(bars: Bars, axes: Axes, standing: Standing, at: int) -> None:
     axes.annotate(text, (end, at), (5, 0), textcoords="offset points", va="center", size=8)
 
 
-def of_metric(title: str, by_kind: dict[str, list[Standing]], better: int) -> Bars:
+def of_metric(
+    title: str, by_kind: dict[str, list[Standing]], better: int, lacking: Sequence[tuple[Run, str]] = ()
+) -> Bars:
     """The figures of a metric that belongs to no question, sorted.
 
     Args:
         title: what is shown.
         by_kind: of the runs that have it, by what they cover.
         better: +1 where more is better, -1 where less is, 0 where neither is.
+        lacking: runs without a bar, and why.
     """
     rankings = tuple(
         Ranking(kind, tuple(sorted(found, key=lambda s: (-s.value if better > 0 else s.value, s.run.letter))))
         for kind, found in by_kind.items()
     )
-    return Bars(title, rankings, (), ("", "more is better", "less is better")[better])
+    return Bars(title, rankings, tuple(lacking), ("", "more is better", "less is better")[better])

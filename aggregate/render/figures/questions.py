@@ -30,7 +30,6 @@ def _power(runs: Sequence[Run]) -> list[Bars]:
         runs,
         ("power", "Power while training", 0),
         ("images_per_joule", "Images per joule while training", +1),
-        apart=True,
     )
 
 
@@ -43,9 +42,13 @@ def _efficiency(runs: Sequence[Run]) -> list[Bars]:
     )
 
 
-def _of_metrics(runs: Sequence[Run], *metrics: tuple[str, str, int], apart: bool = False) -> list[Bars]:
-    found = [(title, series.standings(runs, metric, apart=apart), better) for metric, title, better in metrics]
-    return [of_metric(*each) for each in found if each[1]]
+def _of_metrics(runs: Sequence[Run], *metrics: tuple[str, str, int]) -> list[Bars]:
+    made = []
+    for metric, title, better in metrics:
+        if found := series.standings(runs, metric):
+            lacking = [(run, why) for run in runs if (why := series.uncompared(run, metric))]
+            made.append(of_metric(title, found, better, lacking))
+    return made
 
 
 def _kind(stem: str, title: str, what: str, make: Make, *, details: bool = False) -> Kind:
@@ -64,11 +67,11 @@ TRAINING = _kind(
 )
 INFERENCE = _kind(
     "inference", "Who answers soonest, and most?", "latency or inference throughput",
-    _asked(latency="One image: median latency", inference="Many images: best throughput"),
+    _asked(latency="One image: median latency", inference="Many images: throughput, batch 32"),
 )  # fmt: skip
 MEMORY = _kind(
     "memory", "How much memory does training take?", "memory figure",
-    _asked(memory="Peak memory, batch 32", max_batch="Largest batch that trains"),
+    _asked(memory="Memory taken from the machine, batch 32", max_batch="Largest batch that trains"),
 )  # fmt: skip
 TARGET = _kind("target", "How long until it has learned?", "training to the target", _asked(target="Time to target"))
 COST = _kind("cost", "What does it cost?", "cost of a training", _asked(cost="Cost to target"))

@@ -1,5 +1,6 @@
 """What no schema can see: figures that cannot all be true."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def infinite_number(r: dict[str, Any]) -> None:
 
 
 def target_reached_too_early(r: dict[str, Any]) -> None:
-    outcome(r, "convergence")["measurements"]["epochs_to_target"] = 1
+    outcome(r, "convergence")["measurements"]["epochs_to_target"] = 1.0
 
 
 def time_to_target_of_another_epoch(r: dict[str, Any]) -> None:
@@ -95,11 +96,11 @@ def time_to_target_of_another_epoch(r: dict[str, Any]) -> None:
 
 
 def epochs_out_of_order(r: dict[str, Any]) -> None:
-    outcome(r, "convergence")["measurements"]["epochs"].reverse()
+    outcome(r, "convergence")["measurements"]["evaluations"].reverse()
 
 
 def clock_backwards(r: dict[str, Any]) -> None:
-    outcome(r, "convergence")["measurements"]["epochs"][0]["seconds"] = 1e7
+    outcome(r, "convergence")["measurements"]["evaluations"][0]["seconds"] = 1e7
 
 
 def easier_target(r: dict[str, Any]) -> None:
@@ -107,8 +108,16 @@ def easier_target(r: dict[str, Any]) -> None:
 
 
 def more_epochs_than_specified(r: dict[str, Any]) -> None:
-    epochs = outcome(r, "convergence")["measurements"]["epochs"]
-    epochs.append({**epochs[-1], "epoch": len(epochs) + 1})
+    epochs = outcome(r, "convergence")["measurements"]["evaluations"]
+    epochs.append({**epochs[-1], "step": 16 * 1562})
+
+
+def evaluated_at_another_step(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["evaluations"][0]["step"] += 1
+
+
+def other_length_of_an_epoch(r: dict[str, Any]) -> None:
+    outcome(r, "convergence")["measurements"]["steps_per_epoch"] += 1
 
 
 def larger_batch_than_any_that_fits(r: dict[str, Any]) -> None:
@@ -132,7 +141,7 @@ def window_cut_short(r: dict[str, Any]) -> None:
 
 
 def accuracy_between_two_images(r: dict[str, Any]) -> None:
-    outcome(r, "convergence")["measurements"]["epochs"][0]["top1"] = 0.12345678
+    outcome(r, "convergence")["measurements"]["evaluations"][0]["top1"] = 0.12345678
 
 
 def images_never_seen(r: dict[str, Any]) -> None:
@@ -145,6 +154,16 @@ def kilobytes_for_bytes(r: dict[str, Any]) -> None:
 
 def joules_of_another_training(r: dict[str, Any]) -> None:
     outcome(r, "convergence")["measurements"]["energy"]["joules"] += 1
+
+
+def repeats_said_to_be_far_apart(r: dict[str, Any]) -> None:
+    again = copy.deepcopy(outcome(r, "training")) | {"repeat": 1}
+    r["phases"].append(again)
+    r["wide_intervals"] = {"training": 0.2}
+
+
+def interval_of_a_phase_without_a_figure(r: dict[str, Any]) -> None:
+    r["wide_intervals"] = {"conformance": 0.2}
 
 
 def neither_joules_nor_reason(r: dict[str, Any]) -> None:
@@ -174,19 +193,23 @@ def neither_joules_nor_reason(r: dict[str, Any]) -> None:
         (infinite_number, "/phases/0/measurements/checks/0/bound"),
         (target_reached_too_early, "/phases/6/measurements/epochs_to_target"),
         (time_to_target_of_another_epoch, "/phases/6/measurements/seconds_to_target"),
-        (epochs_out_of_order, "/phases/6/measurements/epochs"),
-        (clock_backwards, "/phases/6/measurements/epochs"),
+        (epochs_out_of_order, "/phases/6/measurements/evaluations"),
+        (clock_backwards, "/phases/6/measurements/evaluations"),
         (easier_target, "/phases/6/measurements/target_top1"),
-        (more_epochs_than_specified, "/phases/6/measurements/epochs"),
+        (more_epochs_than_specified, "/phases/6/measurements/evaluations"),
+        (evaluated_at_another_step, "/phases/6/measurements/evaluations"),
+        (other_length_of_an_epoch, "/phases/6/measurements/steps_per_epoch"),
         (larger_batch_than_any_that_fits, "/phases/5/measurements/batch_size"),
         (fits_without_a_measurement, "/phases/5/measurements/tries/0/measurements"),
         (millijoules_for_joules, "/phases/2/measurements/energy/joules"),
         (neither_joules_nor_reason, "/phases/2/measurements/energy"),
         (passed_beyond_its_bound, "/phases/0/measurements/checks/0/passed"),
         (window_cut_short, "/phases/2/measurements/window_blocks"),
-        (accuracy_between_two_images, "/phases/6/measurements/epochs/0/top1"),
+        (accuracy_between_two_images, "/phases/6/measurements/evaluations/0/top1"),
         (images_never_seen, "/phases/6/measurements/images"),
         (kilobytes_for_bytes, "/phases/2/measurements/memory/host_peak"),
+        (repeats_said_to_be_far_apart, "/wide_intervals/training"),
+        (interval_of_a_phase_without_a_figure, "/wide_intervals/conformance"),
         (joules_of_another_training, "/phases/6/measurements/energy/joules"),
     ],
 )

@@ -110,12 +110,24 @@ def test_what_the_host_did_in_the_window() -> None:
 def test_start_of_a_process_is_the_sum_of_its_parts() -> None:
     content = make_result()
     training = next(o for o in content["phases"] if o["phase"] == "training")
-    training["startup"] = {"process_seconds": 0.5, "backend_seconds": 2.0, "preparation_seconds": 1.0}
+    training["startup"] |= {"process_seconds": 0.5, "backend_seconds": 2.0, "preparation_seconds": 1.0}
     derived = figures(content)["startup"]
     assert derived.value == pytest.approx(3.5)
     assert derived.notes == ("interpreter and harness 0.5 s, framework and model 2.0 s, data and weights 1.0 s",)
     training["startup"] = None
     assert "not recorded" in figures(content)["startup"].reason
+
+
+def test_repeats_that_end_too_far_apart_say_so() -> None:
+    content = make_result(phases=("training",), repeats=3)
+    assert not figures(content)["training_throughput"].notes
+    for i, outcome in enumerate(content["phases"]):
+        outcome["measurements"]["window_blocks"] = [[10, 10.0 * (1 + 0.1 * i)]]
+    (note,) = figures(content)["training_throughput"].notes
+    assert note.startswith("its 3 repeats ended with a 95 % interval of their mean 4")
+    assert note.endswith("more than the 5 % that is asked for")
+    content["missing"] = [{"phase": "training", "repeat": 3, "seed": 3}]  # they have not ended
+    assert not figures(content)["training_throughput"].notes
 
 
 def test_spread_and_intervals() -> None:
@@ -175,6 +187,9 @@ def test_inference_by_batch_and_best() -> None:
     assert [derived[f"inference_throughput {batch}"].value for batch in (1, 2, 4)] == [4.0, 12.0, 8.0]
     assert derived["inference_best"].value == 12.0
     assert derived["inference_best"].notes == ("at batch 2",)
+    assert (derived["inference_reference"].reason, derived["inference_reference"].n) == ("batch 32 was not tried", 0)
+    whole = figures(make_result())
+    assert whole["inference_reference"].value == whole["inference_throughput 32"].value
 
 
 def test_conformance_worst_check() -> None:
@@ -199,12 +214,14 @@ def test_what_was_not_measured_has_a_reason_and_no_value(phase: str) -> None:
     absent = figures(make_result("mlx", phases=[p for p in FULL_PHASES if p != phase]))
     failed = figures(make_result("mlx", phases=FULL_PHASES, failed={(phase, 0): "killed by SIGKILL"}))
     for metric in METRICS:
-        if metric.phase == phase:
+        if phase == "training" and metric.key in ("headline_throughput", "peak_memory", "machine_memory"):
+            assert absent[metric.key].basis.startswith("full training")  # the full training stands for it
+        elif metric.phase == phase:
             assert math.isnan(absent[metric.key].value)
             assert absent[metric.key].reason == f"the {phase} phase was not run"
             assert math.isnan(failed[metric.key].value)
             assert failed[metric.key].reason == f"the {phase} phase failed: killed by SIGKILL"
-        elif metric.key not in ("efficiency", "device_process", *PRICED_BY_THE_HOUR, *BY_BATCH):
+        elif metric.key not in ("efficiency", "device_process", "device_process_peak", *PRICED_BY_THE_HOUR, *BY_BATCH):
             assert math.isfinite(absent[metric.key].value), metric.key
 
 
@@ -233,10 +250,11 @@ def full_training(platform: str = "mlx", device: str | None = None, **measured: 
 
 
 def epochs(*top1: float) -> list[dict[str, Any]]:
-    """Epochs of 100 s: 10 s of it evaluation, 2 s checkpoint, 1 kJ a second."""
+    """Evaluations at the ends of epochs of 100 s: 10 s of it evaluation, 2 s checkpoint, 1 kJ a second."""
     return [
         {
-            "epoch": i, "seconds": 100.0 * i, "evaluation_seconds": 10.0 * i, "checkpoint_seconds": 2.0 * (i - 1),
+            "step": 1562 * i, "first_seconds": 14.0, "seconds": 100.0 * i,
+            "evaluation_seconds": 10.0 * i, "checkpoint_seconds": 2.0 * (i - 1),
             "train_loss": 4.0, "test_loss": 4.0, "top1": accuracy, "class_right": None, "joules": 1e5 * i,
         }
         for i, accuracy in enumerate(top1, 1)
@@ -244,11 +262,16 @@ def epochs(*top1: float) -> list[dict[str, Any]]:
 
 
 def test_time_to_target_with_and_without_what_is_no_training() -> None:
-    derived = full_training(epochs=epochs(0.2, 0.5, 0.4), epochs_to_target=2, seconds_to_target=200.0, seconds=300.0)
+    rows = epochs(0.2, 0.5, 0.4)
+    derived = full_training(evaluations=rows, epochs_to_target=2.0, seconds_to_target=200.0, seconds=300.0)
     assert derived["target_reached"].value == 1
     assert derived["time_to_target"].value == pytest.approx(200 / 60)
     assert derived["training_to_target"].value == pytest.approx((200 - 20 - 2 - 12) / 60)
     assert derived["epochs_to_target"].value == 2
+    # 25 of the 30 points from 20 to 50 % lie below the target.
+    assert derived["target_crossing"].value == pytest.approx((100 + 100 * 25 / 30) / 60)
+    assert derived["epochs_to_crossing"].value == pytest.approx(1 + 25 / 30)
+    assert derived["crossing_warm"].value == pytest.approx((100 + 100 * 25 / 30 - 14) / 60)
     assert (derived["top1_best"].value, derived["top1_final"].value) == (50.0, 40.0)
     assert derived["energy_to_target"].value == pytest.approx(200.0)
 
@@ -260,8 +283,36 @@ def test_throughput_of_the_whole_training() -> None:
     assert derived["full_throughput_training"].value == pytest.approx(3000 / 250)
 
 
+def test_a_first_evaluation_above_the_target_is_not_interpolated() -> None:
+    derived = full_training(evaluations=epochs(0.5, 0.6), epochs_to_target=1.0, seconds_to_target=100.0)
+    assert derived["target_crossing"].value == derived["time_to_target"].value == pytest.approx(100 / 60)
+
+
+def test_a_training_outside_the_reference_is_flagged() -> None:
+    def against_reference(*top1: float) -> Figure:
+        return full_training(evaluations=epochs(*top1), epochs_to_target=None, seconds_to_target=None)["top1_reference"]
+
+    right = against_reference(*[0.3] * 8, 0.446, 0.46, *[0.48] * 4, 0.495)
+    assert right.value == pytest.approx(0.0, abs=0.1)
+    assert not right.notes
+    slow = against_reference(*[0.3] * 13, 0.46, 0.47)
+    assert slow.value == pytest.approx(-2.5, abs=0.1)
+    assert [note.split(" than")[0] for note in slow.notes] == ["it ended worse", "it learned slower"]
+    assert "ended after 2 of 15 epochs" in against_reference(0.2, 0.3).reason
+
+
+@pytest.mark.parametrize(("cached", "words"), [(0, "cold start"), (7, "warm start: 7 files"), (None, None)])
+def test_cold_and_warm_starts_are_told_apart(cached: int | None, words: str | None) -> None:
+    content = make_result(phases=("convergence",))
+    content["phases"][0]["startup"]["cached_programs"] = cached
+    first = figures(content)["first_steps"]
+    assert first.value == pytest.approx(12.5 / 60)
+    assert len(first.notes) == (words is not None)
+    assert all(note.startswith(words or "") for note in first.notes)
+
+
 def test_a_missed_target_is_never_and_says_how_near_it_came() -> None:
-    derived = full_training(epochs=epochs(0.2, 0.441), epochs_to_target=None, seconds_to_target=None)
+    derived = full_training(evaluations=epochs(0.2, 0.441), epochs_to_target=None, seconds_to_target=None)
     assert derived["target_reached"].value == 0
     for key in ("time_to_target", "epochs_to_target", "cost_to_target", "energy_to_target", "electricity_to_target"):
         assert math.isnan(derived[key].value)
@@ -273,12 +324,12 @@ def test_resumed_and_diverged_is_said_beside_the_time() -> None:
     assert any("resumed 2 times" in note for note in full_training(resumed=2)["time_to_target"].notes)
     broken = epochs(0.2, 0.5)
     broken[-1]["test_loss"] = None
-    notes = full_training(epochs=broken, epochs_to_target=2)["target_reached"].notes
-    assert notes == ("the loss was no longer finite after epoch 2",)
+    notes = full_training(evaluations=broken, epochs_to_target=2.0)["target_reached"].notes
+    assert notes == ("the loss was no longer finite after 2 epochs",)
 
 
 def test_rental_is_hours_by_the_price_of_the_very_device() -> None:
-    found = full_training("tf-cuda", "NVIDIA L4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
+    found = full_training("tf-cuda", "NVIDIA L4", epochs_to_target=2.0, seconds_to_target=1800.0, seconds=3600.0)
     assert found["cost_to_target"].value == pytest.approx(0.8048 / 2)
     assert found["cost_full"].value == pytest.approx(0.8048)
     assert (found["cost_full"].unit, "AWS g6.xlarge" in found["cost_full"].notes[0]) == ("USD", True)
@@ -288,7 +339,7 @@ def test_rental_is_hours_by_the_price_of_the_very_device() -> None:
 
 
 def test_owning_is_hours_by_the_purchase_price_spread_over_all_of_them() -> None:
-    found = full_training("mlx", "Apple M4", epochs_to_target=2, seconds_to_target=1800.0, seconds=3600.0)
+    found = full_training("mlx", "Apple M4", epochs_to_target=2.0, seconds_to_target=1800.0, seconds=3600.0)
     assert found["owning_full"].value == pytest.approx(599 / 6000)
     assert found["owning_to_target"].value == pytest.approx(599 / 12000)
     assert found["owning_full"].unit == "USD"
@@ -326,7 +377,7 @@ def test_electricity_is_kilowatt_hours_by_the_first_tariff() -> None:
 
 
 def test_a_training_that_stopped_early_has_no_cost_of_a_full_one() -> None:
-    derived = full_training("tf-cuda", "NVIDIA L4", epochs=epochs(0.2, 0.5), epochs_to_target=2)
+    derived = full_training("tf-cuda", "NVIDIA L4", evaluations=epochs(0.2, 0.5), epochs_to_target=2.0)
     assert derived["cost_full"].reason == "the training ended after 2 of 15 epochs"
     assert math.isfinite(derived["cost_to_target"].value)
 
@@ -334,10 +385,19 @@ def test_a_training_that_stopped_early_has_no_cost_of_a_full_one() -> None:
 def test_largest_batch_its_speed_its_memory_and_what_ended_the_search() -> None:
     content = make_result("torch-ipex", phases=("max_batch",))
     measured = content["phases"][0]["measurements"]
-    measured["tries"][-1]["measurements"] |= {"window_blocks": [[5, 2.0]], "memory": {"host_peak": 2**33}}
+    measured["tries"][-1]["measurements"] |= {
+        "window_blocks": [[5, 2.0]],
+        "memory": {"host_peak": 2**33},
+        "whole": None,
+    }
     derived = figures(content)
     assert (derived["max_batch"].value, derived["max_batch"].n) == (192, 5)
-    assert derived["max_batch"].notes == ("the search was ended by batch 256: out of memory",)
+    ended, short = derived["max_batch"].notes
+    assert ended == "the search was ended by batch 256: out of memory"
+    assert short == derived["max_batch"].uncompared
+    assert "a few steps only" in short
+    measured["tries"][-1]["measurements"]["whole"] = True
+    assert figures(content)["max_batch"].uncompared == ""
     assert derived["max_batch_throughput"].value == pytest.approx(480.0)
     assert derived["max_batch_memory"].value == 8.0
     assert [key for key in derived if key.startswith("batch_throughput")] == [
@@ -351,7 +411,7 @@ def test_power_is_joules_by_the_seconds_of_the_window() -> None:
     derived = with_training(**window, energy=energy, idle={**energy, "joules": 90.0, "seconds": 3.0})
     assert (derived["power"].value, derived["idle_power"].value) == (150.0, 30.0)
     assert derived["energy_per_image"].value == pytest.approx(600 / 96)
-    assert derived["power"].notes == ("nvml-counter: the GPU",)
+    assert derived["power"].notes == ("nvml-counter: the GPU", "not compared: its window is shorter than 60 s")
     dark = with_training(energy={**energy, "joules": None, "reason": "no meter", "source": "none"})
     assert (math.isnan(dark["power"].value), dark["energy_per_image"].reason) == (True, "no meter")
 
@@ -362,3 +422,121 @@ def test_memory_in_its_parts() -> None:
     values = {key: derived[key].value for key in ("device_peak", "device_active", "host_peak", "host_before_model")}
     assert values == {"device_peak": 1.0, "device_active": 0.5, "host_peak": 2.0, "host_before_model": 0.25}
     assert derived["device_cache"].reason == "mlx gives no such figure here"
+
+
+# The headline, memory and energy: what they are of.
+
+
+def test_the_headline_is_of_the_full_training_where_there_is_one() -> None:
+    full = figures(make_result("mlx", phases=FULL_PHASES))
+    assert full["headline_throughput"].basis == "full training"
+    assert full["headline_throughput"].value == full["full_throughput"].value < full["training_throughput"].value
+    quick = figures(make_result("mlx"))
+    assert quick["headline_throughput"].basis == "steady window"
+    assert quick["headline_throughput"].value == quick["training_throughput"].value
+    assert "no full training was run" in quick["headline_throughput"].notes[0]
+    failed = figures(make_result("mlx", phases=FULL_PHASES, failed={("convergence", 0): "killed"}))
+    assert failed["headline_throughput"].basis == "steady window"
+
+
+def test_peak_memory_is_the_most_of_everything_the_training_did() -> None:
+    content = make_result("mlx", phases=FULL_PHASES)
+    for outcome in content["phases"]:
+        if outcome["phase"] in ("training", "convergence"):
+            gib = 2.5 if outcome["phase"] == "training" else 7.7
+            outcome["measurements"]["memory"] |= {"mlx_peak": int(gib * 2**30), "footprint_peak": int(2 * gib * 2**30)}
+    derived = figures(content)
+    assert derived["peak_memory"].value == pytest.approx(7.7)
+    assert derived["peak_memory"].basis == "full training, mlx_peak"
+    assert [derived[name].value for name in ("window_memory", "full_memory")] == pytest.approx([2.5, 7.7])
+    assert derived["machine_memory"].value == pytest.approx(15.4)
+    alone = figures({**content, "phases": [o for o in content["phases"] if o["phase"] != "convergence"]})
+    assert alone["peak_memory"].value == pytest.approx(2.5)
+    assert alone["peak_memory"].basis == "steady window, mlx_peak"
+    assert "no full training was run" in alone["peak_memory"].notes[1]
+
+
+@pytest.mark.parametrize(
+    ("platform", "memory", "gib", "words"),
+    [
+        ("tf-cuda", {"nvml_process": 2**31, "nvml_process_peak": 2**32, "host_peak": 2**33}, 4.0, "polled"),
+        ("tf-cuda", {"nvml_process": 2**31, "tf_peak": 2**30, "host_peak": 2**33}, 2.0, "at the end"),
+        ("mlx", {"mlx_peak": 2**30, "footprint_peak": 2**32, "host_peak": 2**29}, 4.0, "footprint"),
+        ("torch-ipex", {"host_peak": 2**32}, 4.0, "resident set"),
+    ],
+)
+def test_what_the_training_took_from_the_machine_is_the_drivers_or_the_systems_figure(
+    platform: str, memory: dict[str, int], gib: float, words: str
+) -> None:
+    figure = with_training(platform, memory=memory)["machine_memory"]
+    assert figure.value == gib
+    assert words in figure.notes[0]
+    assert figure.basis == "steady window"  # no name in it: this one compares across platforms
+    if platform == "tf-cuda":
+        assert "8 GiB of the host's memory besides" in figure.notes[1]
+
+
+def test_without_the_driver_a_gpus_memory_is_no_figure_of_the_host() -> None:
+    figure = with_training("tf-cuda", memory={"tf_peak": 2**30, "host_peak": 2**33})["machine_memory"]
+    assert math.isnan(figure.value)
+
+
+def metered(seconds: float, idle_watts: float = 30.0, **energy: Any) -> dict[str, Figure]:
+    """A window of so many seconds at 150 W, 32 images a second."""
+    whole = {"joules": 150.0 * seconds, "reason": None, "samples": 1, **energy}
+    idle = {**whole, "joules": 3 * idle_watts, "seconds": 3.0, "beside": None}
+    window: Any = {"window_blocks": [[1, 1.0]] * int(seconds), "window_host_wait_seconds": 0.0}
+    return with_training("tf-cuda", **window, energy=whole, idle={**idle, "joules": 180.0}, idle_before=idle)
+
+
+BOARD: dict[str, Any] = {"source": "nvml-counter", "scope": "gpu 3, the whole board", "step_seconds": 0.1}
+
+
+def test_energy_is_gross_and_above_what_the_machine_took_before() -> None:
+    derived = metered(64.0, **BOARD)
+    assert derived["energy_per_image"].value == pytest.approx(150 / 32)
+    assert derived["energy_above_idle"].value == pytest.approx(120 / 32)
+    assert (derived["idle_power_before"].value, derived["idle_power"].value) == (30.0, 60.0)
+    assert "0.16 %" in derived["power"].notes[1]
+    assert derived["power"].basis == "nvml-counter: gpu, the whole board"  # whichever of the machine's GPUs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step", "words"),
+    [(59.0, 0.1, "shorter than 60 s"), (60.0, 2.2, ""), (60.0, 2.5, "25 steps"), (63.0, 2.5, ""), (60.0, None, "")],
+)
+def test_a_window_too_short_for_its_meter_is_not_compared(seconds: float, step: float | None, words: str) -> None:
+    derived = metered(seconds, **{**BOARD, "step_seconds": step})
+    for metric in ("power", "energy_per_image", "energy_above_idle"):
+        assert bool(derived[metric].uncompared) == bool(words)
+        assert words in derived[metric].uncompared
+        assert math.isfinite(derived[metric].value)  # it is shown all the same
+    assert not derived["idle_power"].uncompared
+
+
+def part(what: str, joules: float | None) -> dict[str, Any]:
+    return {"what": what, "joules": joules, "reason": None if joules is not None else f"no counter for {what}"}
+
+
+@pytest.mark.parametrize(
+    ("energy", "watts", "covers"),
+    [
+        ({**BOARD, "beside": [part("processor packages", 3200.0), part("memory", 640.0)]}, 210.0, "device, processor and memory"),
+        ({**BOARD, "beside": [part("processor packages", 3200.0), part("memory", None)]}, 200.0, "memory not included"),
+        ({**BOARD, "beside": [part("processor packages", None), part("memory", None)]}, math.nan, "without the processor"),
+        ({**BOARD, "beside": None}, math.nan, "before format 2.0"),
+        ({"source": "rapl-package", "scope": "processor packages (1), memory not included",
+          "beside": [part("memory", 640.0)]}, 160.0, "device, processor and memory"),
+        ({"source": "apple-soc", "scope": "whole chip (CPU, GPU, neural engine, memory), modelled by macOS"}, 150.0,
+         "device, processor and memory"),
+        ({"source": "apple-soc", "scope": "whole chip (CPU, GPU, neural engine), modelled by macOS"}, 150.0,
+         "memory not included"),
+        ({"source": "wall-meter", "scope": "whole machine"}, 150.0, "wall-meter"),
+    ],
+)  # fmt: skip
+def test_what_comes_nearest_to_a_macs_meter(energy: dict[str, Any], watts: float, covers: str) -> None:
+    derived = metered(64.0, **energy)
+    power, per_image = derived["whole_power"], derived["whole_energy_per_image"]
+    assert power.value == pytest.approx(watts, nan_ok=True)
+    assert per_image.value == pytest.approx(watts / 32, nan_ok=True)
+    assert covers in (power.basis or power.reason)

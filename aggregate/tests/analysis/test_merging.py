@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from aggregate.analysis.hardware import Hardware
-from aggregate.analysis.merging import Run, letters
+from aggregate.analysis.merging import Run, letters, merged
+from aggregate.analysis.ratios import ratio
 from aggregate.analysis.sections import sections
 from aggregate.analysis.summary import COLUMNS, summary
 from aggregate.render import tables
-from aggregate.tests.factory import as_runs, make_result
+from aggregate.tests.factory import FULL_PHASES, SPEC, as_runs, make_result, missed
 
 
 def by_letter(runs: Sequence[Run]) -> dict[str, str]:
@@ -106,13 +107,45 @@ def test_notes_of_some_of_the_files_say_so() -> None:
     assert as_runs(hot)[0].notes == ["the GPU's clock was held down: hw_thermal_slowdown"]
 
 
+def test_a_window_is_never_merged_into_full_trainings() -> None:
+    quick, full = make_result("mlx", number=1), make_result("mlx", number=2, phases=FULL_PHASES, repeats=2)
+    (run,) = as_runs(quick, full)
+    row = summary([run]).set_index("metric").loc["headline_throughput"]
+    assert (row["basis"], row["repeats"]) == ("full training", 1)
+    assert "1 more of something else left out" in row["notes"]
+    (alone,) = as_runs(quick)
+    assert summary([alone]).set_index("metric").loc["headline_throughput"]["basis"] == "steady window"
+
+
+def test_what_compares_goes_before_what_does_not_and_another_meter_is_not_merged() -> None:
+    def with_power(number: int, watts: float, seconds: float, scope: str) -> dict[str, Any]:
+        content = make_result("tf-cuda", number=number)
+        measured = next(o["measurements"] for o in content["phases"] if o["phase"] == "training")
+        measured["window_blocks"] = [[100, seconds / 4]] * 4
+        measured["energy"] |= {"joules": watts * seconds, "source": "nvml-counter", "scope": scope}
+        return content
+
+    def power(*contents: dict[str, Any]) -> Any:
+        (run,) = as_runs(*contents)
+        return summary([run]).set_index("metric").loc["power"]
+
+    short, long = with_power(1, 300.0, 10.0, "gpu 0"), with_power(2, 400.0, 60.0, "gpu 0")
+    other, sibling = with_power(3, 900.0, 60.0, "the wall"), with_power(4, 410.0, 60.0, "gpu 1")
+    assert power(short)["value"] == pytest.approx(300.0)
+    assert (power(short, long)["value"], power(short, long)["repeats"]) == (pytest.approx(400.0), 1)
+    three = power(long, other, sibling)
+    assert (three["value"], three["repeats"]) == (pytest.approx(405.0), 2)
+    assert three["basis"] == "nvml-counter: gpu"
+
+
 def test_a_seed_that_misses_counts_as_the_longest() -> None:
     def seeds(*reached: bool) -> dict[str, Any]:
         content = make_result("mlx", phases=("convergence",), seeds=len(reached))
         for i, (outcome, hit) in enumerate(zip(content["phases"], reached, strict=True)):
             measured = outcome["measurements"]
-            measured["epochs_to_target"] = 1 if hit else None
-            measured["epochs"][0]["seconds"] = 60.0 * (i + 1)
+            measured["evaluations"][0] |= {"seconds": 60.0 * (i + 1), "top1": 0.46}
+            if not hit:
+                missed(measured)
         row = summary(as_runs(content)).set_index("metric").loc["time_to_target"]
         return {str(key): value for key, value in row.items()}
 
@@ -124,6 +157,42 @@ def test_a_seed_that_misses_counts_as_the_longest() -> None:
     few = seeds(True, False, False)
     assert math.isnan(few["value"])
     assert few["reason"].startswith("2 of 3 repeats gave no value: a target of 45.0%")
+
+
+def test_a_seed_that_was_trained_twice_is_one_seed() -> None:
+    first, again = (make_result("mlx", phases=("convergence",), seeds=2, number=n) for n in (1, 2))
+    for content, minutes in ((first, (10.0, 20.0)), (again, (30.0, 40.0))):
+        for outcome, m in zip(content["phases"], minutes, strict=True):
+            outcome["measurements"]["evaluations"][0] |= {"seconds": 60.0 * m, "top1": 0.46}
+    row = summary(as_runs(first, again)).set_index("metric").loc["target_reached"]
+    assert (row["value"], row["n"], row["repeats"]) == (2, 2, 2)
+    assert "seed 0 was trained 2 times: their median counts as one seed's" in row["notes"]
+    time = summary(as_runs(first, again)).set_index("metric").loc["time_to_target"]
+    assert (time["value"], time["low"], time["high"], time["repeats"]) == (25.0, 10.0, 40.0, 2)
+    missed(again["phases"][0]["measurements"])
+    row = summary(as_runs(first, again)).set_index("metric").loc["target_reached"]
+    assert (row["value"], row["n"]) == (1, 2)  # a seed that misses in half of its trainings has not reached it
+    never = merged(as_runs(first, again)[0].repeats("time_to_target"))
+    assert math.isnan(never["value"])
+
+
+def test_old_and_new_evaluations_share_a_section_and_what_they_take_time_of_is_not_compared() -> None:
+    old = SPEC.changed(version="1.0", training=SPEC.training.changed(evaluations_per_epoch=1))
+    contents = (
+        make_result("mlx", phases=FULL_PHASES), make_result("mlx", phases=FULL_PHASES, spec=old, number=1),
+        make_result("mlx", spec=old, number=2),
+    )  # fmt: skip
+    both, once = as_runs(*contents)
+    assert [result.file for result in both.results] == [
+        "0.json",
+        "2.json",
+    ]  # no training: its evaluations do not matter
+    assert len(sections([both, once])) == 1
+    assert any("evaluated 1 times an epoch, not 2" in note for note in once.notes)
+    assert not any("times an epoch" in note for note in both.notes)
+    for metric in ("target_crossing", "full_throughput"):
+        assert "evaluated 1 and 2 times an epoch" in ratio(once, both, metric).reason
+    assert math.isfinite(ratio(once, both, "training_throughput").ratio)
 
 
 def test_summary_is_tidy_and_documented() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from aggregate.tests.factory import FULL_PHASES, as_runs, make_result, outcome
 
-CHECK = {"name": "timed logits, batch 8", "passed": True, "figure": 0.001, "bound": 0.01, "detail": "largest error"}
+CHECK = {"name": "timed logits, batch 8", "passed": True, "figure": 1e-6, "bound": 1e-5, "detail": "largest error"}
 WRONG = CHECK | {"passed": False, "figure": 0.7}
 
 
@@ -24,4 +24,4 @@ def test_a_check_of_any_phase_that_fails_fails_the_result(phase: str) -> None:
         (run,) = as_runs(content)
         found, why = run.conformance
         assert found == status
-        assert (f"{phase}: timed logits, batch 8 (0.7, bound 0.01)" in why) == (status == "failed")
+        assert (f"{phase}: timed logits, batch 8 (0.7, bound 1e-05)" in why) == (status == "failed")

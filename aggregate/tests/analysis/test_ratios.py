@@ -8,7 +8,7 @@ from scipy import stats
 
 from aggregate.analysis import ratios
 from aggregate.analysis.ratios import FASTER_IS, Ratio, verdict
-from aggregate.tests.factory import as_runs, make_result
+from aggregate.tests.factory import FULL_PHASES, as_runs, make_result
 
 
 def against_first(*contents: dict[str, Any], metric: str = "training_throughput") -> Ratio:
@@ -41,7 +41,7 @@ def test_ratio_of_processes_worked_out_by_hand() -> None:
 
 def test_faster_means_less_time() -> None:
     slow, fast = make_result("mlx", speed=100, repeats=3), make_result("tf-cuda", speed=300, repeats=3)
-    for metric in ("latency_median", "latency_p90", "training_throughput", "inference_best"):
+    for metric in ("latency_median", "latency_p90", "training_throughput", "inference_reference"):
         ratio = against_first(slow, fast, metric=metric)
         assert (ratio.ratio > 1.5, ratio.verdict) == (True, "faster"), metric
     slower = make_result("mlx", repeats=2), make_result("torch-ipex", repeats=2)
@@ -95,10 +95,15 @@ def test_the_verdicts_of_a_table_are_corrected_for_their_number() -> None:
 def test_the_table_of_a_section_is_corrected() -> None:
     runs = as_runs(*(make_result(p, repeats=3) for p in ("mlx", "tf-cuda", "torch-ipex")))
     table = ratios.ratios(runs, runs[0])
-    judged = [ratio for ratio in table.values() if ratio.verdict]
+    judged = [ratio for (_, metric), ratio in table.items() if ratio.verdict and metric in FASTER_IS]
     assert len(judged) == 8
     for (letter, metric), ratio in table.items():
-        if ratio.verdict:
+        if metric == "headline_throughput":  # the verdict of the window, and no further one
+            assert (ratio.ratio, ratio.p) == (
+                table[letter, "training_throughput"].ratio,
+                table[letter, "training_throughput"].p,
+            )
+        elif ratio.verdict:
             alone = ratios.ratio(next(run for run in runs if run.letter == letter), runs[0], metric)
             assert ratio.p >= alone.p
             assert "; one of 8 verdicts" in ratio.method
@@ -114,7 +119,7 @@ def test_what_was_not_measured_or_not_reached_has_no_ratio() -> None:
     missed = against_first(
         make_result("mlx", phases=phases, seeds=2),
         make_result("tf-cuda", phases=phases, seeds=2, top1=0.3),
-        metric="time_to_target",
+        metric="target_crossing",
     )
     assert math.isnan(missed.ratio)
     assert "was not reached" in missed.reason
@@ -123,10 +128,43 @@ def test_what_was_not_measured_or_not_reached_has_no_ratio() -> None:
 def test_one_training_each_gives_a_ratio_and_no_verdict() -> None:
     phases = ("convergence",)
     pair = make_result("mlx", phases=phases), make_result("tf-cuda", phases=phases)
-    ratio = against_first(*pair, metric="time_to_target")
+    ratio = against_first(*pair, metric="target_crossing")
     assert ratio.ratio > 5
     assert (ratio.verdict, math.isnan(ratio.low)) == ("", True)
     assert ratio.reason == "one process each: no verdict"
+
+
+def test_a_full_training_and_a_window_have_no_ratio() -> None:
+    """The planted fault of 1.94 against 1.32: a window of one set against the other's full training."""
+    quick, full = make_result("mlx", repeats=3), make_result("tf-cuda", repeats=3, phases=FULL_PHASES, seeds=3)
+    baseline, run = as_runs(quick, full)
+    headline = ratios.ratios((baseline, run), baseline)[run.letter, "headline_throughput"]
+    assert (math.isnan(headline.ratio), headline.verdict) == (True, "")
+    assert headline.reason == "a full training and a steady window do not compare"
+    both = as_runs(make_result("mlx", phases=FULL_PHASES, seeds=3), full)
+    table = ratios.ratios(both, both[0])
+    assert table["B", "headline_throughput"].ratio == table["B", "full_throughput"].ratio
+    assert table["B", "headline_throughput"].ratio != table["B", "training_throughput"].ratio
+
+
+def test_figures_of_different_bases_have_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FASTER_IS, "energy_per_image", -1)
+    mac, gpu = make_result("mlx", repeats=3), make_result("tf-cuda", repeats=3)
+    for content, scope in ((mac, "whole chip"), (gpu, "the board")):
+        for outcome in content["phases"]:
+            if outcome["phase"] == "training":
+                measured = outcome["measurements"]
+                measured["window_blocks"] = [[100, 15.0]] * 4
+                measured["energy"] |= {"joules": 6000.0, "scope": scope}
+    assert against_first(mac, gpu, metric="energy_per_image").reason.startswith("of different things: rapl-package")
+    for outcome in gpu["phases"]:
+        if outcome["phase"] == "training":
+            outcome["measurements"]["energy"]["scope"] = "whole chip"
+    assert against_first(mac, gpu, metric="energy_per_image").verdict
+    for outcome in gpu["phases"]:
+        if outcome["phase"] == "training":
+            outcome["measurements"]["window_blocks"] = [[100, 5.0]] * 4
+    assert "shorter than 60 s" in against_first(mac, gpu, metric="energy_per_image").reason
 
 
 def test_extreme_numbers_raise_nothing() -> None:

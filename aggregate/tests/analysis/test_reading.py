@@ -86,7 +86,7 @@ def test_copy_of_a_run_is_no_second_run(tmp_path: Path) -> None:
         (b"[" + b"9" * 5000 + b"]", "not valid JSON"),
         (b"[]", "is not of type 'object'"),
         (b'"text"', "is not of type 'object'"),
-        (b'{"schema_version": "2.0"}', "this program reads 1.0 and 1.1"),
+        (b'{"schema_version": "3.0"}', "this program reads 1.0 and 1.1 and 1.2 and 2.0"),
     ],
 )
 def test_what_is_no_result(tmp_path: Path, data: bytes, message: str) -> None:

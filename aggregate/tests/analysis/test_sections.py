@@ -12,7 +12,7 @@ def test_another_workload_is_apart_and_says_where_it_differs() -> None:
     assert [run.result.file for run in standard.runs] == ["1.json"]
     assert [run.result.file for run in tiny.runs] == ["0.json"]
     assert "/data/train_images is 512, not 50000" in tiny.reason
-    assert tiny.slug == f"-{small_spec().fingerprint[:12]}"
+    assert tiny.slug == f"-{small_spec().training_fingerprint[:12]}"
 
 
 def test_failed_conformance_is_apart_with_the_reason() -> None:

@@ -64,7 +64,7 @@ def test_points_say_their_values_and_colours_go_by_name() -> None:
     (image, *_) = drawn("accuracy", make_result("mlx", phases=FULL_PHASES)).panels
     assert isinstance(image, Image)
     tips = [e.get("data-tip") for e in ElementTree.fromstring(image.svg).iter() if e.get("data-tip")]
-    assert len(tips) == 15
+    assert len(tips) == 30  # evaluations: two an epoch
     assert re.fullmatch(r"A: [\d.]+ % after [\d.,]+ minutes", str(tips[0]))
     assert "var(--mlx)" in image.svg
     assert not re.search(r"#[0-9a-f]{6}(?![0-9a-f])", re.sub(r'(id|href)="[^"]*"', "", image.svg))

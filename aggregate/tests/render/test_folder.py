@@ -119,8 +119,8 @@ def test_nothing_of_a_user_is_ever_lost(
                 assert mine.keys() & content.keys()
         for name, data in content.items() if who == "user" else ():
             (out / name).parent.mkdir(exist_ok=True)
-            (out / name).write_bytes(data)
-            mine[name] = data
+            mine[name] = b"mine" + data
+            (out / name).write_bytes(mine[name])
         for name in content if who == "removal" else ():
             (out / name).unlink(missing_ok=True)
             mine.pop(name, None)

@@ -122,7 +122,7 @@ def _check_answers(
         if name == KEY_BIASES:
             yield _key_bias_check(spec, np.asarray(answer))
             continue
-        bounds = _bounds(name, spec, precision, expected[f"{name}/{precision}"], backend.group.size)
+        bounds = answer_bounds(name, spec, precision, expected[f"{name}/{precision}"], backend.group.size)
         if isinstance(answer, np.ndarray):
             metric, detail = METRICS[name]
             yield check(name, metric(answer.astype(np.float64), expected[f"{name}/value"]), float(bounds), detail)
@@ -130,7 +130,7 @@ def _check_answers(
             yield _group_check(name, spec, answer, expected, bounds)
 
 
-def _bounds(name: str, spec: Spec, precision: str, sensitivity: np.ndarray, world_size: int) -> np.ndarray:
+def answer_bounds(name: str, spec: Spec, precision: str, sensitivity: np.ndarray, world_size: int) -> np.ndarray:
     """Bound of each relative error: no answer is better than its own rounding, and a trace follows the clipping.
 
     A trace of several ranks follows the averaging of their gradients as well: at most one float32 rounding for each
@@ -154,15 +154,16 @@ def _group_check(name: str, spec: Spec, values: Params, expected: Golden, bounds
 
 
 def _key_bias_check(spec: Spec, updates: np.ndarray) -> Check:
-    """Biases of attention keys may move by no more than AdamW's largest steps.
-
-    Such a step is (1 - beta1) / sqrt(1 - beta2), at least 1, times the learning rate (Kingma and Ba, arXiv 1412.6980,
-    section 2.1). Why nothing more can be said: probes.pop_key_bias.
-    """
-    o = spec.optimizer
+    """Biases of attention keys may move by no more than AdamW's largest steps: probes.pop_key_bias says why."""
     figure = float(np.max(np.abs(updates))) / sum(learning_rates(spec))
     detail = "largest update, in units of the sum of learning rates; any such update is noise"
-    return check(KEY_BIASES, figure, max(1.0, (1 - o.beta1) / math.sqrt(1 - o.beta2)), detail)
+    return check(KEY_BIASES, figure, key_bias_bound(spec), detail)
+
+
+def key_bias_bound(spec: Spec) -> float:
+    """AdamW's largest step by the learning rate (Kingma and Ba, arXiv 1412.6980, section 2.1)."""
+    o = spec.optimizer
+    return max(1.0, (1 - o.beta1) / math.sqrt(1 - o.beta2))
 
 
 # --- The clock's premise: `synchronize` waits.

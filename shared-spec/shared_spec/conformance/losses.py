@@ -6,7 +6,9 @@ batch size, step after step. Those of the standard workload for the seeds that p
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import safetensors.numpy
@@ -14,7 +16,7 @@ import safetensors.numpy
 from shared_spec.conformance.error_measures import unit_roundoff
 from shared_spec.conformance.probes import ReferenceSubject
 from shared_spec.data.batches import TrainingBatches
-from shared_spec.data.dataset import Dataset, Identity
+from shared_spec.data.dataset import Dataset
 from shared_spec.measure.timing import Progress, silent
 from shared_spec.workload import params
 from shared_spec.workload.arrays import NUMPY, Arrays
@@ -33,19 +35,33 @@ Losses = dict[str, np.ndarray]
 values that perturbations of the size of a rounding make."""
 
 
-def losses_path(spec: Spec, data: Identity | Dataset, batch_size: int, seed: int) -> Path:
+class Identified(Protocol):
+    """Data, or what names them: a dataset.Dataset, a dataset.Identity, or what a result says of its data."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def checksums(self) -> Mapping[str, str]: ...
+
+
+def losses_path(spec: Spec, data: Identified, batch_size: int, seed: int) -> Path:
     """File of the golden losses of a training; its name ends with the fingerprint of all that they depend on."""
     content = spec.to_dict()
     depends = {key: content[key] for key in ("model", "init", "data", "optimizer", "schedule")}
-    short = [LOSSES_FORMAT, DRAWS, depends, content["training"]["epochs"], batch_size, seed, data.checksums]
+    short = [LOSSES_FORMAT, DRAWS, depends, content["training"]["epochs"], batch_size, seed, dict(data.checksums)]
     print_ = hashlib.sha256(json.dumps(short, sort_keys=True).encode()).hexdigest()[:16]
     return LOSSES_FOLDER / f"losses-{data.source}-seed-{seed}-{print_}.safetensors"
 
 
-def golden_losses(spec: Spec, data: Identity | Dataset, batch_size: int, seed: int) -> Losses | None:
+def golden_losses(spec: Spec, data: Identified, batch_size: int, seed: int) -> Losses | None:
     """The golden losses of a training, as far as they are kept."""
     path = losses_path(spec, data, batch_size, seed)
     return safetensors.numpy.load_file(path) if path.exists() else None
+
+
+def are_kept(source: str, seed: int) -> bool:
+    """Whether there are golden losses of a seed on the data of that name, whatever exactly these are."""
+    return any(LOSSES_FOLDER.glob(f"losses-{source}-seed-{seed}-*.safetensors"))
 
 
 def compute_losses(

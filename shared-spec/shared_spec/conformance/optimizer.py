@@ -59,8 +59,8 @@ def check_adamw(backend: Backend, spec: Spec) -> Check:
 
 
 def check_second_step(backend: Backend, spec: Spec) -> Iterator[Check]:
-    """The step after `check_adamw`'s: moments that are no longer zero are kept in float32."""
-    lr, batch = max(learning_rates(spec)), probe_batch(spec, 0)
+    """The step after `check_adamw`'s, at half its rate: moments that are no longer zero are kept in float32."""
+    lr, batch = max(learning_rates(spec)) / 2, probe_batch(spec, 0)
     yield from step_checks("second step", backend, spec, lambda: BackendSubject(backend).step(batch, lr), lr)
 
 

@@ -25,12 +25,12 @@ from shared_spec.workload.spec import Spec
 
 def precision_checks(backend: Backend, spec: Spec, precision: str) -> Iterator[Check]:
     """All of them; the backend ends with other parameters."""
-    yield inference_bits(backend, spec, precision, probe_batch(spec, 0).images, "precision, inference")
     yield _training_bits(backend, spec, precision)
     yield _check_resize(backend, spec, precision)
     yield _check_layer_norm(backend, spec, precision)
     yield from _check_softmax_and_gelu(backend, spec, precision)
     yield _check_loss(backend, spec)
+    yield inference_bits(backend, spec, precision, probe_batch(spec, 0).images, "precision, inference")
 
 
 # --- Bits of products.

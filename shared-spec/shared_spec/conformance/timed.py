@@ -4,7 +4,7 @@ Bounds follow from the same sensitivities as those of checks.py; their derivatio
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from shared_spec.conformance.optimizer import step_checks
 from shared_spec.conformance.precision import inference_bits
 from shared_spec.conformance.probes import BATCH, large_weights
 from shared_spec.data.batches import HostBatch
-from shared_spec.measure.seen import Seen
+from shared_spec.measure.timed_calls import TimedCalls
 from shared_spec.measure.timing import Progress, silent
 from shared_spec.results.measurements import Convergence
 from shared_spec.results.quantities import Check
@@ -30,7 +30,7 @@ NAMES = {"loss": "golden losses", "norm": "golden gradient norms"}
 
 
 def losses_checks(
-    spec: Spec, precision: str, expected: Losses, found: dict[str, Sequence[float | None]], world_size: int = 1
+    spec: Spec, precision: str, expected: Losses, found: Mapping[str, Sequence[float | None]], world_size: int = 1
 ) -> Iterator[Check]:
     """The first losses and gradient norms of a training against those of the reference on the same batches.
 
@@ -99,8 +99,8 @@ def logits_bound(spec: Spec, precision: str) -> float:
     return 2 * headroom(spec, precision) * max(golden.logits_sensitivity(spec, precision), unit_roundoff(precision))
 
 
-def seen_checks(
-    backend: Backend, spec: Spec, precision: str, seen: Iterable[Seen], progress: Progress = silent
+def timed_calls_checks(
+    backend: Backend, spec: Spec, precision: str, seen: Iterable[TimedCalls], progress: Progress = silent
 ) -> Iterator[Check]:
     """What timed calls answered, against the batch-4 path; the backend must still have the parameters of then."""
     proven, bound = Proven(backend), logits_bound(spec, precision)
@@ -112,8 +112,8 @@ def seen_checks(
         yield check(f"timed logits, {what}", float(np.max(np.concatenate(errors))), bound, detail)
 
 
-def _by_name(seen: Iterable[Seen]) -> dict[str, list[Seen]]:
-    groups: dict[str, list[Seen]] = {}
+def _by_name(seen: Iterable[TimedCalls]) -> dict[str, list[TimedCalls]]:
+    groups: dict[str, list[TimedCalls]] = {}
     for one in seen:
         groups.setdefault(one.what, []).append(one)
     return groups
@@ -128,7 +128,7 @@ def _row_errors(logits: np.ndarray, exact: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
-def program_checks(backend: Backend, spec: Spec, precision: str, seen: Iterable[Seen]) -> Iterator[Check]:
+def program_checks(backend: Backend, spec: Spec, precision: str, seen: Iterable[TimedCalls]) -> Iterator[Check]:
     """The timed programs again, with other parameters: nothing packed, memoised or rounded further is left over.
 
     Of each size: the bits that its products keep, and the logits of large weights against the batch-4 path. The
@@ -159,41 +159,55 @@ def range_checks(spec: Spec, losses: Sequence[float], norms: Sequence[float]) ->
     weights are known from conformance's probes, and others are allowed twice their size.
     """
     uniform = math.log(spec.model.classes)
-    largest = golden.largest_initial_logit(spec)
     off = abs(losses[0] - uniform) if losses and math.isfinite(losses[0]) else math.inf
-    yield check("first loss", off, 4 * largest, "distance of the first step's loss from ln(classes)")
+    yield check("first loss", off, first_loss_bound(spec), "distance of the first step's loss from ln(classes)")
     usable = all(map(math.isfinite, [*losses, *norms])) and min(norms, default=0) > 0
     worst = max(losses, default=math.inf) if usable and min(losses, default=0) > 0 else math.inf
-    yield check("losses in range", worst, 2 * uniform + 4 * largest, f"largest loss of {len(losses)} steps")
+    yield check("losses in range", worst, losses_in_range_bound(spec), f"largest loss of {len(losses)} steps")
+
+
+def first_loss_bound(spec: Spec) -> float:
+    """How far the first loss may be from ln C."""
+    return 4 * golden.largest_initial_logit(spec)
+
+
+def losses_in_range_bound(spec: Spec) -> float:
+    """The largest loss of a few steps from the initial weights."""
+    return 2 * math.log(spec.model.classes) + first_loss_bound(spec)
 
 
 PRODUCT_ROWS = 16
 
 
 def product_check(backend: Backend, precision: str, n: int) -> Check:
-    """Sampled rows of one of the ceiling's products, against NumPy in float64.
-
-    The operands are as the device has them. Adding n terms in order is off by u sqrt(n / 2) (checks.headroom), and in
-    bf16 the result is rounded once more.
-    """
+    """Sampled rows of one of the ceiling's products, against NumPy in float64; the operands are as the device has them."""
     a, b = (operand.astype(np.float64) for operand in backend.matmul_operands(n))
     rows = np.sort(np.random.default_rng().choice(n, min(n, PRODUCT_ROWS), replace=False))
     found = backend.to_numpy(backend.matmul(n))
-    bound = unit_roundoff("fp32") * math.sqrt(n / 2) + (unit_roundoff("bf16") if precision == "bf16" else 0.0)
     error = relative_error(found[rows], a[rows] @ b) if found.shape == (n, n) else math.inf
-    return check("product", error, bound, f"relative error (L2) of {len(rows)} rows, drawn at random, of {n} x {n}")
+    return check(
+        "product",
+        error,
+        product_bound(precision, n),
+        f"relative error (L2) of {len(rows)} rows, drawn at random, of {n} x {n}",
+    )
+
+
+def product_bound(precision: str, n: int) -> float:
+    """Adding n terms in order is off by u sqrt(n / 2) (headroom), and in bf16 the result is rounded once more."""
+    return unit_roundoff("fp32") * math.sqrt(n / 2) + (unit_roundoff("bf16") if precision == "bf16" else 0.0)
 
 
 def evaluation_check(spec: Spec, measured: Convergence) -> Check:
     """Every evaluation saw all test images, and its accuracy is what the counts of the classes say."""
     images = measured.class_images or ()
     wrong = [
-        epoch.epoch
-        for epoch in measured.epochs
-        if epoch.class_right is None
+        row.step
+        for row in measured.evaluations
+        if row.class_right is None
         or sum(images) != spec.data.test_images
-        or any(right > count for right, count in zip(epoch.class_right, images, strict=True))
-        or abs(sum(epoch.class_right) / sum(images) - epoch.top1) > 1e-9
+        or any(right > count for right, count in zip(row.class_right, images, strict=True))
+        or abs(sum(row.class_right) / sum(images) - row.top1) > 1e-9
     ]
-    detail = f"of {len(measured.epochs)} evaluations those whose accuracy is not that of their counts by class"
+    detail = f"of {len(measured.evaluations)} evaluations those whose accuracy is not that of their counts by class"
     return check("evaluation", len(wrong), 0, detail)

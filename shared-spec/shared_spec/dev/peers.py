@@ -84,9 +84,22 @@ class Peer:
 TIMM = Path(__file__).parents[2] / "benchmarks" / "timm_peer.py"
 
 
+CAPS = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+}
+"""Environment under which PyTorch, oneDNN and MKL use no more than a smaller processor has."""
+
+
 def timm_peers(python: str, suffix: str = "", devices: tuple[str, ...] = ()) -> dict[str, Peer]:
-    """timm eager and compiled, in the virtual environment `python`, by a script of no platform's."""
-    return {f"timm-{how}{suffix}": Peer(script=TIMM, python=python, devices=devices) for how in ("eager", "compile")}
+    """timm eager and compiled, in the virtual environment `python`, by a script of no platform's.
+
+    On a CPU also compiled with its weights frozen, which PyTorch recommends there and which can only infer.
+    """
+    settings = {"eager": TASKS, "compile": TASKS} | ({} if devices else {"compile-frozen": ("latency",)})
+    return {
+        f"timm-{how}{suffix}": Peer(script=TIMM, python=python, devices=devices, tasks=tasks)
+        for how, tasks in settings.items()
+    }
 
 
 def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
@@ -208,6 +221,7 @@ class Setting:
     batch_size: int
     device: str
     engine: str
+    cap: str | None
 
 
 def _python(script: Path, peer: Peer) -> str:
@@ -221,7 +235,7 @@ def _python(script: Path, peer: Peer) -> str:
 
 def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, setting: Setting, rounds: int) -> Any:
     """One duel as the result file has it; times in seconds a step."""
-    env = platform.worker_env(setting.device, setting.engine, topology.threads())
+    env = platform.worker_env(setting.device, setting.engine, topology.threads()) | CAPS.get(setting.cap or "", {})
     job = {**setting.__dict__, "spec": spec.to_dict()}
     processes: list[_Process] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -242,7 +256,7 @@ def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, s
     centre, low, high = ratio(times)
     return {
         "peer": name, "task": setting.task, "precision": setting.precision, "batch_size": setting.batch_size,
-        "ratio": centre, "low": low, "high": high, "steps_a_turn": steps, "step_seconds": times,
+        "cap": setting.cap, "ratio": centre, "low": low, "high": high, "steps_a_turn": steps, "step_seconds": times,
         "start_seconds": [process.start["start_seconds"] for process in processes],
         "first_numbers": [process.start["numbers"][:CHECKED_STEPS] for process in processes],
         "ours": ours.start["describe"], "theirs": theirs.start["describe"], "env": env,
@@ -304,8 +318,17 @@ def table(duels: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def best(duels: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of all duels about the same task, the one against the fastest peer, which is the one that counts."""
+    ordered = sorted(duels, key=lambda duel: float(duel["ratio"]))
+    kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for duel in ordered:
+        kept.setdefault(_key(duel)[1:], duel)
+    return [duel for duel in duels if duel in kept.values()]
+
+
 def _key(duel: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(duel[key] for key in ("peer", "task", "precision", "batch_size"))
+    return tuple(duel.get(key) for key in ("peer", "task", "precision", "batch_size", "cap"))
 
 
 def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
@@ -318,6 +341,7 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
         "--peer", "names", multiple=True, type=click.Choice(list(peers)), help="Only this one; may be given often."
     )
     @click.option("--batch", type=click.IntRange(1), default=None, help="Training batch.  [default: the spec's]")
+    @click.option("--cap", type=click.Choice(list(CAPS)), help="Let both use no more instructions than this.")
     @click.option("--rounds", type=click.IntRange(2), default=12, show_default=True)
     @click.option("--device", type=click.Choice(platform.devices), default=platform.devices[0], show_default=True)
     @click.option("--engine", type=click.Choice(platform.engines), default=platform.engines[0], show_default=True)
@@ -330,7 +354,8 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
     @click.option("--contender", hidden=True)
     @click.option("--job", hidden=True)
     def command(
-        tasks: tuple[str, ...], precisions: tuple[str, ...], names: tuple[str, ...], batch: int | None, rounds: int,
+        tasks: tuple[str, ...], precisions: tuple[str, ...], names: tuple[str, ...], batch: int | None,
+        cap: str | None, rounds: int,
         device: str, engine: str, spec_path: Path | None, out: Path | None, contender: str | None, job: str | None,
     ) -> None:  # fmt: skip
         if contender and job:
@@ -347,7 +372,7 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
             if task not in peer.tasks or (peer.devices and device not in peer.devices):
                 continue
             size = (batch or spec.training.batch_size) if task == "train" else 1
-            setting = Setting(task, precision, size, device, engine)
+            setting = Setting(task, precision, size, device, engine, cap)
             try:
                 duel = _duel(platform, Path(script).resolve(), name, peer, spec, setting, rounds)
             except UserError as error:
@@ -358,7 +383,7 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
             click.echo(table([duel]).splitlines()[-1])
             if out:
                 _write(out, platform, spec, duels)
-        click.echo("\n" + table(duels))
+        click.echo("\n" + table(duels) + "\n\nThe best setting of a peer, task by task:\n\n" + table(best(duels)))
         if failures:
             raise UserError(f"{len(failures)} of the duels did not take place: {failures[0]}")
 

@@ -75,13 +75,13 @@ class RankTests(ABC):
         return losses
 
     def trained_by_two(self, out: Path, phases: str, *options: str) -> dict[str, dict[str, Any]]:
-        """Measurements by phase of a run of two ranks on this host, whose result is valid."""
+        """Measurements of each phase's first process in a run of two ranks on this host, whose result is valid."""
         asked = ("--phases", phases, "--nproc", 2, *options)
         result = testing.run(self.package, testing.small_spec(EPOCHS), out, *asked)
         assert format.problems(result) == []
         named = {"engine": self.engine, "transport": self.transport}
         assert result["parallel"] == {"world_size": 2, "scaling": "strong", "hosts": 1, **named}
-        return {outcome["phase"]: outcome["measurements"] for outcome in result["phases"]}
+        return {outcome["phase"]: outcome["measurements"] for outcome in reversed(result["phases"])}
 
     def check_conformance(self, measured: dict[str, dict[str, Any]]) -> None:
         """Model, gradients, updates and the losses of a training are the specified ones."""
@@ -111,7 +111,7 @@ class RankTests(ABC):
         measured = outcome["measurements"]
         assert measured["parallel"] == {"world_sizes": [2, 1]}
         assert measured["resumed"] == 1
-        assert len(measured["epochs"]) == self.epochs_to_interrupt
+        assert len(measured["evaluations"]) == 2 * self.epochs_to_interrupt
 
     # Two hosts, which are network namespaces of this one.
 
@@ -152,7 +152,7 @@ class RankTests(ABC):
         self.kill_rank_on_its_host(processes[1])
         outputs = [process.communicate(timeout=240)[0] for process in processes]
         self.check_lost_rank([process.returncode for process in processes], outputs)
-        (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/00-convergence-0.failed.json")
+        (kept,) = (tmp_path / "host-0").glob(".runs/*/ranks-2/06-convergence-0.failed.json")
         assert files.read(kept)["status"] == "failed"
         assert list(tmp_path.glob("host-0/.runs/*/convergence-0.safetensors")), "from which the training goes on"
 

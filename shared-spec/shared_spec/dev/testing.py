@@ -1,4 +1,4 @@
-"""What the platforms' tests of several ranks share: a small workload, the real command line, two hosts in one."""
+"""What the platforms' tests share: a small workload, the real command line, two hosts in one, a check by its name."""
 
 import contextlib
 import json
@@ -14,6 +14,11 @@ from typing import Any
 import psutil
 
 from shared_spec import files
+from shared_spec.backend import Backend
+from shared_spec.conformance.optimizer import check_adamw, check_second_step
+from shared_spec.conformance.order import order_checks
+from shared_spec.conformance.precision import precision_checks
+from shared_spec.results.quantities import Check
 from shared_spec.workload.spec import Spec, load_spec, parse_spec
 
 ADDRESSES = ("10.111.0.1", "10.111.0.2")
@@ -51,6 +56,18 @@ def run(package: str, spec: Spec, out: Path, *more: object) -> dict[str, Any]:
     if done.returncode:
         raise AssertionError(done.stdout + done.stderr + logs(out))
     return newest_result(out)
+
+
+def check_named(name: str, backend: Backend, spec: Spec, precision: str) -> Check:
+    """The check of that name of conformance's faster ones, which need no golden values."""
+    if name.startswith("infer"):
+        checks = order_checks(backend, spec, precision)
+    elif name.startswith("second step"):
+        check_adamw(backend, spec)
+        checks = check_second_step(backend, spec)
+    else:
+        checks = precision_checks(backend, spec, precision)
+    return next(check for check in checks if check.name == name)
 
 
 def newest_result(out: Path) -> dict[str, Any]:

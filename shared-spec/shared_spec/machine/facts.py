@@ -167,7 +167,8 @@ def _cpuinfo_field(name: str) -> str | None:
     return None
 
 
-def _container() -> str | None:
+def container() -> str | None:
+    """Which kind of container this process runs in, as far as it can be seen; None outside."""
     if rooted("/.dockerenv").exists():
         return "docker"
     if rooted("/run/.containerenv").exists():
@@ -188,7 +189,7 @@ LINUX: dict[str, Callable[[], Any]] = {
     "cpu_smt": lambda: first_line(f"{CPU}/smt/control"),
     "numa_nodes": lambda: len(list(rooted("/sys/devices/system/node").glob("node[0-9]*"))) or None,
     "transparent_hugepages": lambda: first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
-    "container": _container,
+    "container": container,
     "virtual_machine": lambda: "hypervisor" in (_cpuinfo_field("flags") or "").split(),
     "memory_limit_bytes": limits.memory_limit,
     "cpu_quota_cores": limits.cpu_quota,

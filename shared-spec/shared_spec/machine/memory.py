@@ -4,12 +4,14 @@ import ctypes
 import os
 import resource
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import psutil
 
 from shared_spec.machine import nvml
 from shared_spec.machine.probe import Findings
+from shared_spec.machine.sampler import Sampler
 
 RUSAGE_INFO_V4 = 4
 FOOTPRINT, LIFETIME_MAX_FOOTPRINT = 9, 30
@@ -19,14 +21,56 @@ WORDS = 64
 """More than rusage_info_v4 has."""
 
 
-def of_process(device: str) -> dict[str, int | None]:
-    """Figures by name; those that belong to another kind of device or system are left out."""
+POLL_SECONDS = 2.0
+"""Frameworks seldom give memory back to the driver, so that its peak lasts; a query may take a millisecond."""
+
+
+class DriverPeak:
+    """The most memory that NVIDIA's driver has booked on this process, asked every two seconds and when read.
+
+    Args:
+        booked: tells what is booked now, bytes; None where it does not.
+    """
+
+    def __init__(
+        self, booked: Callable[[], int | None] = nvml.process_memory_bytes, sampler: type[Sampler] = Sampler
+    ) -> None:
+        self._booked = booked
+        self._highest: int | None = None
+        self._sampler = sampler(self._look, POLL_SECONDS)
+
+    def __enter__(self) -> Self:
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._sampler.stop()
+
+    def read(self) -> int | None:
+        """Bytes; None where the driver never told."""
+        self._look()
+        return self._highest
+
+    def _look(self) -> None:
+        now = self._booked()
+        if now is not None:
+            self._highest = max(now, self._highest or 0)
+
+
+def of_process(device: str, driver_peak: DriverPeak | None = None) -> dict[str, int | None]:
+    """Figures by name; those that belong to another kind of device or system are left out.
+
+    Args:
+        driver_peak: what has been asked while the process worked; None: nothing has.
+    """
     found = Findings()
     found.add("host_peak", host_peak_bytes)
     if sys.platform == "darwin":
         found.add("footprint_peak", footprint_peak_bytes)
     if device == "cuda":
         found.add("nvml_process", nvml.process_memory_bytes)
+        if driver_peak is not None:
+            found.add("nvml_process_peak", driver_peak.read)
     for reason in found.unread:
         print(f"memory: {reason}", file=sys.stderr)  # a phase's log
     return found.facts

@@ -14,7 +14,7 @@ import psutil
 
 from shared_spec.errors import UserError
 from shared_spec.machine import limits
-from shared_spec.machine.probe import command_output, file_number, first_line, rooted, whole_number
+from shared_spec.machine.probe import Asker, Unread, command_output, file_number, first_line, rooted, whole_number
 from shared_spec.platform import Threads
 
 CPUS = "/sys/devices/system/cpu"
@@ -46,6 +46,15 @@ def listed(text: str | None) -> set[int]:
         if first.isdecimal():
             numbers |= set(range(int(first), int(last if last.isdecimal() else first) + 1))
     return numbers
+
+
+def cpu_count(*, logical: bool = True) -> int | None:
+    """Processors, or physical cores; None where the system does not tell, whatever it raises or however long it takes."""
+    try:
+        count: int | None = Asker().ask(lambda: psutil.cpu_count(logical=logical))
+    except Unread:
+        return os.cpu_count() if logical else None
+    return count
 
 
 def allowed_cpus() -> set[int] | None:
@@ -116,7 +125,7 @@ def _countable(which: str) -> int:
     """How many cores there are where the system does not list them."""
     fast, slow = mac_cores() if sys.platform == "darwin" else (None, None)
     allowed = allowed_cpus()
-    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    physical = cpu_count(logical=False) or cpu_count() or 1
     if fast:
         physical = fast + (slow or 0) if which == "all" else fast
     return min(physical, len(allowed)) if allowed else physical
@@ -133,7 +142,7 @@ def threads(ranks: int = 1, which: str = "performance", asked: int | None = None
     chosen = chosen_cores(which)
     per_core = [core.cpus for core in chosen]
     count = len(chosen) or _countable(which)
-    most = sum(map(len, per_core)) or psutil.cpu_count() or count
+    most = sum(map(len, per_core)) or cpu_count() or count
     if asked is None:
         evenly = sum(len(alike) // ranks for alike in _by_kind(chosen)) if chosen else count // ranks
         count = max(1, min(evenly, (quota_cores() or count) // ranks))
@@ -175,7 +184,7 @@ def take_core_share(part: int, parts: int, which: str = "all", asked: int | None
 def affinity() -> list[int] | None:
     """The logical processors that this process may use; None where that is all, or the system has no such thing."""
     allowed = sorted(allowed_cpus() or ())
-    return allowed[:64] if allowed and len(allowed) < (psutil.cpu_count() or 0) else None
+    return allowed[:64] if allowed and len(allowed) < (cpu_count() or 0) else None
 
 
 def has_bf16() -> bool | None:

@@ -24,3 +24,8 @@ def utc_seconds() -> float:
 def utc_now() -> datetime:
     """Date and time of day: for when something happened, never for how long it took."""
     return datetime.now(UTC)
+
+
+def utc_text(moment: datetime | None = None) -> str:
+    """A moment, left out this one, to the second as a result says it (results: Utc)."""
+    return (moment or utc_now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,36 +1,33 @@
 """Training to the target: the loop, its clocks and its checkpoints.
 
-The clock starts before the first training image is touched and never pauses: evaluation, checkpoints and
-compilation are in it and stand beside it. Only the time in which no process ran (after a kill, until the next
-start) is left out, and work that a kill had undone is counted once.
+The clock starts before the first training image is touched and never pauses: evaluation, compilation and what a
+checkpoint holds up are in it and stand beside it; a thread writes the checkpoint while training goes on. Only the time
+in which no process ran (after a kill, until the next start) is left out, and work that a kill had undone is counted once.
 
 With several ranks all of them run this loop in step. Rank 0 alone has the checkpoint, and its record and its clock are
 the ones that count; a training may go on with another number of ranks, as all that it depends on is in the checkpoint.
 """
 
-import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
-from pydantic import BaseModel
 
-from shared_spec import files, ranks
+from shared_spec import ranks
 from shared_spec.backend import Backend, Handle
 from shared_spec.data.batches import TrainingBatches
 from shared_spec.data.dataset import CLASSES, Dataset
 from shared_spec.machine.energy.meter import Meter
-from shared_spec.measure.clock import Clock
+from shared_spec.measure.checkpoint import Record, Writer, load_checkpoint
+from shared_spec.measure.clock import Clock, utc_text
 from shared_spec.measure.timing import Progress, silent
 from shared_spec.measure.training import Trainer
 from shared_spec.ranks import Group
 from shared_spec.results import measurements
-from shared_spec.results.measurements import Epoch, RanksConvergence, Stop
-from shared_spec.results.quantities import Energy, Span, finite
+from shared_spec.results.format import Ran
+from shared_spec.results.measurements import Evaluation, RanksConvergence, Stop
+from shared_spec.results.quantities import Span, finite
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
 
@@ -38,62 +35,13 @@ FOLLOWS_SECONDS = 0.1
 """Two windows of the meter so close to one another are of one process, which reads it and starts it anew."""
 
 
-class Record(BaseModel):
-    """What has been measured so far; lives in the checkpoint, beside the weights it belongs to.
-
-    Attributes:
-        step: training steps done.
-        seconds: the primary clock; the next three are parts of it.
-        first_step_seconds: first step of each process, compilation included, added up.
-        losses: sampled training losses of the epoch under way; None where one was not finite.
-        joules: energy so far; None once a meter could not tell.
-        energy: what the meter said last, or the first time that it could not tell.
-        windows: when the meter ran, by the time of day, one for each process; none where it does not tell.
-        resumed: how often a new process went on from a checkpoint.
-        memory: largest figures of any process so far, bytes.
-        world_sizes: how many ranks trained: those of the first process, then of each that went on from a checkpoint.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-    checkpoint_seconds: float = 0.0
-    first_step_seconds: float = 0.0
-    host_wait_seconds: float = 0.0
-    losses: list[float | None] = []
-    loss_trace: list[float | None] = []
-    epochs: list[Epoch] = []
-    joules: float | None = 0.0
-    energy: Energy | None = None
-    windows: list[Span] = []
-    resumed: int = 0
-    memory: dict[str, int | None] = {}
-    world_sizes: list[int] = []
-
-
-def save_checkpoint(path: Path, state: dict[str, np.ndarray], record: Record) -> None:
-    """Write weights, moments and record as one file, atomically."""
-    metadata = {"record": json.dumps(record.model_dump())}
-    arrays = {
-        name: np.asarray(value, order="C") for name, value in state.items()
-    }  # ascontiguousarray makes scalars 1-D
-    files.write_atomic(path, safetensors.numpy.save(arrays, metadata))
-
-
-def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Record]:
-    """The state and record that save_checkpoint wrote."""
-    with safetensors.safe_open(path, "np") as file:
-        record = Record.model_validate(json.loads(file.metadata()["record"]))
-        return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118  (no mapping)
-
-
 def evaluate(
-    backend: Backend, data: Dataset, batch_size: int, beat: Callable[[], None] = lambda: None
+    backend: Backend, data: Dataset, batch_size: int, dispatched: Callable[[Handle], None] = lambda handle: None
 ) -> tuple[float, float, np.ndarray]:
     """Top-1 accuracy and mean cross entropy over all test images, each counted once; how many are right of each class.
 
     The ranks share the images, and each then adds up what all of them found, image by image and in the images' order:
-    the same figures on all ranks, and the same sums whatever their number. `beat` is called for each batch.
+    the same figures on all ranks, and the same sums whatever their number. `dispatched` is told of each batch's logits.
     """
     share = -(-len(data.test_images) // backend.group.size)
     mine = slice(backend.group.rank * share, (backend.group.rank + 1) * share)
@@ -103,7 +51,7 @@ def evaluate(
         part = images[start : start + batch_size]
         padded = np.resize(part, (batch_size, *part.shape[1:]))  # one batch size, one compilation
         handles.append(backend.infer(backend.to_device(padded, None)))
-        beat()
+        dispatched(handles[-1])
     scores = np.zeros((2, share))  # right or wrong, and log probability, of each of this rank's images
     if handles:
         logits = np.concatenate([backend.to_numpy(handle) for handle in handles])[: len(labels)].astype(np.float64)
@@ -125,22 +73,26 @@ class Convergence:
         checkpoint: file to go on from if rank 0 has it, and for rank 0 to keep up to date.
         checkpoint_seconds: longest time between two checkpoints; there is one after each epoch anyway.
         process_memory: figures of this process by name, bytes.
+        machine: what tells this machine from others (results: Ran).
     """
 
     def __init__(
         self, backend: Backend, spec: Spec, read_data: Callable[[], Dataset], batch_size: int, seed: int, stop: Stop,
         checkpoint: Path, checkpoint_seconds: float, meter: Meter, clock: Clock, progress: Progress = silent,
-        process_memory: Callable[[], dict[str, int | None]] = dict,
+        process_memory: Callable[[], dict[str, int | None]] = dict, machine: str = "0" * 16,
     ) -> None:  # fmt: skip
         self.backend, self.spec, self.batch_size, self.seed, self.stop = backend, spec, batch_size, seed, stop
         self.group: Group = backend.group
         self.read_data, self.checkpoint, self.checkpoint_seconds = read_data, checkpoint, checkpoint_seconds
         self.meter, self.clock, self.progress, self.process_memory = meter, clock, progress, process_memory
+        self.machine = machine
         self.steps_per_epoch = spec.steps_per_epoch(batch_size)
         self.total_steps = spec.training.epochs * self.steps_per_epoch
         # About a hundred samples an epoch make its mean training loss without a host wait per step.
         self.loss_stride = max(1, self.steps_per_epoch // 100)
+        self.evaluation_steps = spec.evaluation_steps(batch_size)
         self.pending: list[tuple[int, Handle]] = []
+        self.has_inferred = False
 
     def run(self) -> measurements.Convergence:
         """Train, from the checkpoint if there is one; what rank 0 returns is what counts.
@@ -152,13 +104,14 @@ class Convergence:
         self.data = self.read_data()
         images, labels = self.data.train_images, self.data.train_labels
         batches = TrainingBatches(self.spec, images, labels, self.batch_size, self.seed, self.group)
-        with batches.prefetched(self.record.step) as prefetched:
+        with batches.prefetched(self.record.step) as prefetched, Writer(self.checkpoint, self.clock) as self.writer:
             self.trainer = Trainer(
                 self.backend, self.spec, iter(prefetched), self.batch_size, self.clock, self.record.step
             )
             self._first_step()
             while not self._finished():
                 self._step()
+        self.record.checkpoint_write_seconds = self.written_before + self.writer.seconds
         return self._measurements()
 
     def _begin(self) -> None:
@@ -172,15 +125,17 @@ class Convergence:
             self.record = Record()
             self.backend.load_params(params.initial(self.spec))
         self.record.world_sizes.append(self.group.size)
+        self.record.ran.append(Ran(began=utc_text(), ended=utc_text(), machine=self.machine))
+        self.written_before = self.record.checkpoint_write_seconds
         self.backend.reset_peak_memory()
         self.started = self.clock() - self.record.seconds
         self.last_checkpoint = self.clock()
         self.meter.start()
 
     def _finished(self) -> bool:
-        if self.record.epochs and self.record.epochs[-1].test_loss is None:
+        if self.record.evaluations and self.record.evaluations[-1].test_loss is None:
             return True  # diverged: no later step can bring it back
-        return self.record.step >= self.total_steps or (self.stop == "target" and self._epochs_to_target() is not None)
+        return self.record.step >= self.total_steps or (self.stop == "target" and self._at_target() is not None)
 
     def _first_step(self) -> None:
         if self._finished():
@@ -195,8 +150,13 @@ class Convergence:
         if record.step % self.loss_stride == 0 or record.step < self.spec.measuring.loss_trace_steps:
             self.pending.append((record.step, handle))
         record.step += 1
-        if record.step % self.steps_per_epoch == 0:
-            self._end_epoch(handle)
+        within = (record.step - 1) % self.steps_per_epoch + 1
+        evaluated = within in self.evaluation_steps
+        if evaluated:
+            self._evaluate(handle)
+        if evaluated and (within == self.steps_per_epoch or self._finished()):
+            self._check_ranks()
+            self._save(metered=True)
         elif self._checkpoint_is_due():
             self._save()
         self.progress(record.step / self.total_steps, f"epoch {self._epoch()}", **self._figures())
@@ -216,11 +176,11 @@ class Convergence:
         """What is shown while training: no newer loss than the host has anyway, since asking for one would wait."""
         record = self.record
         figures = {"images_per_second": record.step * self.batch_size / max(self.clock() - self.started, 1e-9)}
-        losses = record.losses or [epoch.train_loss for epoch in record.epochs]
+        losses = record.losses or [row.train_loss for row in record.evaluations]
         if losses and losses[-1] is not None:
             figures["loss"] = losses[-1]
-        if record.epochs:
-            figures["top1"] = record.epochs[-1].top1
+        if record.evaluations:
+            figures["top1"] = record.evaluations[-1].top1
         return figures
 
     def _collect_losses(self) -> None:
@@ -233,27 +193,37 @@ class Convergence:
                 self.record.losses.append(loss)
         self.pending.clear()
 
-    def _end_epoch(self, handle: Handle) -> None:
+    def _check_ranks(self) -> None:
+        if self.group.size > 1:
+            checksum = params.fingerprint(self.backend.export_params())
+            ranks.check_same(
+                self.group, checksum, f"parameters after epoch {self.record.step / self.steps_per_epoch:.4g}"
+            )
+
+    def _evaluate(self, handle: Handle) -> None:
+        """Evaluate with the weights of this moment; `handle` is of the step that made them."""
         record = self.record
         self.backend.synchronize(handle)
         self._collect_losses()
-        if self.group.size > 1:
-            epoch = record.step // self.steps_per_epoch
-            checksum = params.fingerprint(self.backend.export_params())
-            ranks.check_same(self.group, checksum, f"parameters at the end of epoch {epoch}")
         start = self.clock()
         done, figures = record.step / self.total_steps, self._figures()
-        size = self.spec.training.eval_batch_size
-        top1, test_loss, right = evaluate(
-            self.backend, self.data, size, lambda: self.progress(done, "evaluating", **figures)
-        )
+
+        def dispatched(logits: Handle) -> None:
+            if not self.has_inferred:
+                self.backend.synchronize(logits)
+                record.first_inference_seconds += self.clock() - start
+                self.has_inferred = True
+            self.progress(done, "evaluating", **figures)
+
+        top1, test_loss, right = evaluate(self.backend, self.data, self.spec.training.eval_batch_size, dispatched)
         record.evaluation_seconds += self.clock() - start
-        record.epochs.append(
-            Epoch(
-                epoch=record.step // self.steps_per_epoch,
+        record.evaluations.append(
+            Evaluation(
+                step=record.step,
                 seconds=self.clock() - self.started,
                 evaluation_seconds=record.evaluation_seconds,
                 checkpoint_seconds=record.checkpoint_seconds,
+                first_seconds=record.first_step_seconds + record.first_inference_seconds,
                 train_loss=_mean(record.losses),
                 test_loss=finite(test_loss),
                 top1=top1,
@@ -263,7 +233,6 @@ class Convergence:
             )
         )
         record.losses = []
-        self._save(metered=True)
 
     def _read_meter(self) -> float | None:
         """Add the meter's figure since the last call to the energy so far, and return the sum."""
@@ -272,8 +241,8 @@ class Convergence:
             record.joules = None
         else:
             record.joules += reading.joules
-        if record.energy is None or record.energy.reason is None:
-            record.energy = reading
+        told = reading.changed(windows=None)  # they are noted by themselves
+        record.energy = told if record.energy is None else record.energy.plus(told)
         self._note_window(reading.windows)
         self.meter.start()
         return record.joules
@@ -286,7 +255,11 @@ class Convergence:
             known.append((known.pop()[0] if follows else start, end))
 
     def _save(self, metered: bool = False) -> None:
-        """Write the checkpoint; `metered` says that the meter has just been read, and a second window would be empty."""
+        """Hand a checkpoint to the thread that writes it; what the training waits for meanwhile is on its clock.
+
+        Args:
+            metered: the meter has just been read, and a second window would be empty.
+        """
         start, record = self.clock(), self.record
         spent = record.checkpoint_seconds
         self._collect_losses()
@@ -296,12 +269,12 @@ class Convergence:
         record.host_wait_seconds, self.trainer.host_wait = record.host_wait_seconds + self.trainer.host_wait, 0.0
         if self.group.rank == 0:
             state = self.backend.export_state()
+            self.writer.wait()
+            record.checkpoint_write_seconds = self.written_before + self.writer.seconds
+            record.ran[-1] = record.ran[-1].changed(ended=utc_text())
             record.seconds = self.clock() - self.started
-            record.checkpoint_seconds = spent + self.clock() - start  # the file cannot hold the time of its own writing
-            try:
-                save_checkpoint(self.checkpoint, state, record)
-            except OSError as error:  # a full disk: the training goes on, and would be taken up again further back
-                print(f"{self.checkpoint}: no checkpoint could be written ({error.strerror})", file=sys.stderr)
+            record.checkpoint_seconds = spent + self.clock() - start
+            self.writer.write(state, record)
         record.checkpoint_seconds = spent + self.clock() - start
         self.last_checkpoint = self.clock()
 
@@ -311,28 +284,31 @@ class Convergence:
             known = self.record.memory.get(name)
             self.record.memory[name] = value if known is None or (value or 0) > known else known
 
-    def _epochs_to_target(self) -> int | None:
-        reached = [row.epoch for row in self.record.epochs if row.top1 >= self.spec.training.target_top1]
-        return reached[0] if reached else None
+    def _at_target(self) -> Evaluation | None:
+        """The first evaluation that shows the target."""
+        return next((row for row in self.record.evaluations if row.top1 >= self.spec.training.target_top1), None)
 
     def _measurements(self) -> measurements.Convergence:
-        record, epochs = self.record, self._epochs_to_target()
-        last = record.epochs[-1]  # the training ends with its last evaluation, not with the checkpoint behind it
-        assert record.energy is not None  # the meter is read at the end of each epoch
+        record, reached = self.record, self._at_target()
+        last = record.evaluations[-1]  # the training ends with its last evaluation, not with the checkpoint behind it
+        assert record.energy is not None  # the meter is read at each evaluation
         return measurements.Convergence(
             parallel=RanksConvergence(world_sizes=tuple(record.world_sizes)) if max(record.world_sizes) > 1 else None,
             batch_size=self.batch_size,
             stop=self.stop,
             target_top1=self.spec.training.target_top1,
-            epochs_to_target=epochs,
-            seconds_to_target=None if epochs is None else record.epochs[epochs - 1].seconds,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs_to_target=None if reached is None else reached.step / self.steps_per_epoch,
+            seconds_to_target=None if reached is None else reached.seconds,
             images=record.step * self.batch_size,
             seconds=last.seconds,
             evaluation_seconds=last.evaluation_seconds,
             checkpoint_seconds=last.checkpoint_seconds,
+            checkpoint_write_seconds=record.checkpoint_write_seconds,
             first_step_seconds=record.first_step_seconds,
+            first_inference_seconds=record.first_inference_seconds,
             host_wait_seconds=record.host_wait_seconds,
-            epochs=tuple(record.epochs),
+            evaluations=tuple(record.evaluations),
             class_images=tuple(np.bincount(self.data.test_labels, minlength=CLASSES).tolist()),
             loss_trace=tuple(record.loss_trace),
             energy=record.energy.changed(joules=last.joules, windows=tuple(record.windows) or None),

@@ -1,20 +1,23 @@
 """The latency phase at batch 1, and the inference phase at batch 1, 2, 4 ..."""
 
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from shared_spec.backend import Backend, Batch, Handle, OutOfMemory
 from shared_spec.measure.clock import Clock
-from shared_spec.measure.seen import Handful, Seen, Witness, blind
+from shared_spec.measure.timed_calls import Observer, Reservoir, TimedCalls, unobserved
 from shared_spec.measure.timing import Progress, Stepper, as_rows, portion, silent
 from shared_spec.results.measurements import Inference, InferenceSize, Latency
 from shared_spec.workload.spec import Profile, Spec
 
 LEAST_SAMPLES = 10
 """Latencies that are taken though the time of the phase is over."""
+RESIDENT_IMAGES = 16
+"""Images that are put on the device together, before they are timed one by one."""
 
 
 class _Images:
@@ -34,7 +37,7 @@ class _Images:
 def _sampled(
     prepare: Callable[[], tuple[np.ndarray, Any]], call: Callable[[Any], Any], samples: int, seconds: float,
     clock: Clock, deadline: float, progress: Progress,
-) -> tuple[list[float], Handful]:  # fmt: skip
+) -> tuple[list[float], Reservoir]:  # fmt: skip
     """Times of single calls that wait for their own end, until both bounds are met or the time of the phase is over.
 
     `prepare` makes an image and what is called for it, `call` answers; the clock runs over the call alone.
@@ -43,7 +46,7 @@ def _sampled(
         The times, and a handful of the calls.
     """
     times: list[float] = []
-    total, seen = 0.0, Handful()
+    total, seen = 0.0, Reservoir()
     while len(times) < samples or total < seconds:
         if len(times) >= LEAST_SAMPLES and clock() >= deadline:
             break
@@ -59,14 +62,14 @@ def _sampled(
 
 def measure_latency(
     backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent,
-    deadline: float = math.inf, witness: Witness = blind,
+    deadline: float = math.inf, observer: Observer = unobserved,
 ) -> Latency:  # fmt: skip
     """Batch 1, one image after the other: host to host, then from an image that is on the device already.
 
     Args:
         images: uint8 [N,S,S,3]; taken in turn.
         deadline: of the clock; after it nothing is measured more often than it must be.
-        witness: is told what a handful of the timed calls answered, when all are over.
+        observer: is told what a handful of the timed calls answered, when all are over.
 
     Returns:
         Every sample, in order; without memory, which the process is asked for at its end.
@@ -80,11 +83,12 @@ def measure_latency(
     def host_to_host(image: np.ndarray) -> np.ndarray:
         return backend.to_numpy(backend.infer(backend.to_device(image, None)))
 
-    def from_device() -> tuple[np.ndarray, Batch]:
-        image = fresh()
-        batch = backend.to_device(image, None)
-        backend.synchronize()
-        return image, batch
+    def resident() -> Iterator[tuple[np.ndarray, Batch]]:
+        while True:
+            images = [fresh() for _ in range(RESIDENT_IMAGES)]
+            there = [backend.to_device(image, None) for image in images]
+            backend.synchronize()
+            yield from zip(images, there, strict=True)
 
     def on_device(batch: Batch) -> Handle:
         handle = backend.infer(batch)
@@ -99,12 +103,12 @@ def measure_latency(
     backend.reset_peak_memory()
     bounds = (profile.latency_samples, profile.latency_seconds, clock, deadline)
     round_trips, answered = _sampled(from_host, host_to_host, *bounds, portion(progress, 0.2, 0.4))
-    device_only, answered_there = _sampled(from_device, on_device, *bounds, portion(progress, 0.6, 0.4))
+    device_only, answered_there = _sampled(resident().__next__, on_device, *bounds, portion(progress, 0.6, 0.4))
     images_asked, logits = zip(*answered.kept, strict=True)
-    witness(Seen("host to host", np.concatenate(images_asked), np.concatenate(logits)))
+    observer(TimedCalls("host to host", np.concatenate(images_asked), np.concatenate(logits)))
     images_asked, handles = zip(*answered_there.kept, strict=True)
     logits = tuple(backend.to_numpy(handle) for handle in handles)
-    witness(Seen("device only", np.concatenate(images_asked), np.concatenate(logits)))
+    observer(TimedCalls("device only", np.concatenate(images_asked), np.concatenate(logits)))
     return Latency(
         first_inference_seconds=first,
         warmup_blocks=as_rows(blocks),
@@ -117,13 +121,15 @@ def measure_latency(
     )
 
 
-RESIDENT = 2
+RESIDENT = 4
 """Batches on the device that inference goes round, so that none is seen twice in a row."""
+LOOKED_AT = 2
+"""Of these, how many have their answers checked, drawn when all is timed: checking takes longer than timing."""
 
 
 def _infer_batch(
     backend: Backend, images: np.ndarray, size: int, spec: Spec, profile: Profile, clock: Clock, deadline: float
-) -> tuple[InferenceSize, list[Seen]]:
+) -> tuple[InferenceSize, list[TimedCalls]]:
     """Throughput at one batch size, and what the last calls of its window answered."""
     asked = [np.take(images, range(i * size, (i + 1) * size), 0, mode="wrap") for i in range(RESIDENT)]
     resident = [backend.to_device(batch, None) for batch in asked]
@@ -148,17 +154,18 @@ def _infer_batch(
         window_blocks=as_rows(blocks),
         memory=backend.memory(),
     )
-    return measured, [Seen(f"batch {size}", asked[i], backend.to_numpy(answer)) for i, answer in answers.items()]
+    looked_at = random.sample(sorted(answers), min(LOOKED_AT, len(answers)))
+    return measured, [TimedCalls(f"batch {size}", asked[i], backend.to_numpy(answers[i])) for i in looked_at]
 
 
 def measure_inference(
     backend: Backend, images: np.ndarray, spec: Spec, profile: Profile, clock: Clock, progress: Progress = silent,
-    deadline: float = math.inf, witness: Witness = blind,
+    deadline: float = math.inf, observer: Observer = unobserved,
 ) -> Inference:  # fmt: skip
     """Throughput for batch 1, 2, 4 ... on images that are on the device already, as far as memory and profile go.
 
     Args:
-        witness: is told, for each size, what the last calls of its window answered.
+        observer: is told, for each size, what the last calls of its window answered.
 
     Returns:
         Every size; without the memory of the whole, which the process is asked for at its end.
@@ -178,6 +185,6 @@ def measure_inference(
             break
         sizes.append(measured)
         for one in seen:
-            witness(one)
+            observer(one)
         batch_size *= 2
     return Inference(sizes=tuple(sizes), stopped=stopped, memory={}, checks=None, unchecked=None)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from shared_spec import ranks
 from shared_spec.backend import Backend, Batch, Handle
 from shared_spec.data.batches import HostBatch
@@ -89,21 +91,23 @@ class Trainer:
 
 
 def measure_idle(meter: Meter, seconds: float, sleep: Callable[[float], None] = time.sleep) -> IdleEnergy:
-    """Energy of `seconds` in which this process does nothing: what the machine takes before it is asked for anything."""
+    """Energy of `seconds` in which this process does nothing."""
     meter.start()
     sleep(seconds)
     return IdleEnergy(**meter.stop().model_dump(), seconds=seconds)
 
 
 def measure_training(
-    trainer: Trainer, profile: Profile, idle: IdleEnergy, meter: Meter, progress: Progress = silent
-) -> Training:
+    trainer: Trainer, profile: Profile, idle: IdleEnergy, meter: Meter, progress: Progress = silent,
+    idle_before: IdleEnergy | None = None,
+) -> Training:  # fmt: skip
     """Compile, warm up, time a window without a wait per step, then single steps with one.
 
     The meter runs over the window, no more and no less.
 
     Args:
-        idle: what `measure_idle` returned before.
+        idle: what `measure_idle` returned with the model built.
+        idle_before: what it returned before the framework was imported; None where nothing meters it.
 
     Returns:
         What this rank saw, and in `parallel` what all of them did; without memory, which the process is asked for at
@@ -145,6 +149,7 @@ def measure_training(
         window_host_seconds=host,
         feeding_blocks=feeding,
         idle=idle,
+        idle_before=idle_before,
         energy=energy,
         step_seconds=tuple(samples),
         loss_trace=tuple(map(finite, losses)),
@@ -220,16 +225,33 @@ def measure_feeding(trainer: Trainer, seconds: float, step_seconds: float) -> tu
     return tuple(rows)
 
 
-def measure_batch(trainer: Trainer, steps: int, progress: Progress = silent) -> TryMeasurements:
-    """Whether a batch size trains, and how fast: a first step, one that settles, then a block of `steps`.
+def measure_batch(
+    trainer: Trainer, steps: int, seconds: float = 0.0, evaluated: np.ndarray | None = None, progress: Progress = silent
+) -> TryMeasurements:
+    """Whether a batch size trains, and how fast: a first step, one that settles, then `steps`, for `seconds` at least.
+
+    Args:
+        evaluated: uint8 [N,S,S,3], images of an evaluation's batch that are then inferred; None: no evaluation.
 
     Returns:
         Without memory, which the process is asked for at its end.
     """
-    stepper = Stepper(trainer.step, trainer.backend.synchronize, trainer.spec.measuring, trainer.clock)
+    backend = trainer.backend
+    stepper = Stepper(trainer.step, backend.synchronize, trainer.spec.measuring, trainer.clock)
     first = stepper.block(1)
-    progress(0.5, "first step done")
-    stepper.block(1)
-    block = stepper.block(steps)
-    rows = as_rows([block])
-    return TryMeasurements(first_step_seconds=first.seconds, window_blocks=rows, memory={}, checks=None, unchecked=None)
+    progress(0.2, "first step done")
+    settled = stepper.block(1)
+    blocks = [stepper.block(steps)]
+    if (left := seconds - blocks[0].seconds) > 0:
+        blocks += stepper.window(1, left, settled.seconds, portion(progress, 0.2, 0.7))
+    if evaluated is not None:
+        progress(0.9, "evaluating")
+        backend.to_numpy(backend.infer(backend.to_device(evaluated, None)))
+    return TryMeasurements(
+        first_step_seconds=first.seconds,
+        window_blocks=as_rows(blocks),
+        memory={},
+        whole=evaluated is not None,
+        checks=None,
+        unchecked=None,
+    )

@@ -2,7 +2,8 @@
 
 results.schema.json is made from these types (`python -m shared_spec.dev.schemas`). History of the version: 1.0 the
 first; 1.1 adds fields that are null where 1.0 had not measured them; 1.2 adds the kind of a failure and the names of
-the memory figures that stand for the peak. Older results are read through upgrade.py.
+the memory figures that stand for the peak. In 2.0 a full training has evaluations instead of epochs, every outcome says
+when and on which machine it ran, and a result what is missing in it. Older results are read through upgrade.py.
 """
 
 from pathlib import Path
@@ -33,11 +34,11 @@ from shared_spec.results.measurements import (
     Training,
     TryMeasurements,
 )
-from shared_spec.results.quantities import Check, Count, Memory, Name, Seconds, Sha256, Text, Whole
+from shared_spec.results.quantities import Check, Count, Memory, Name, NonNegative, Seconds, Sha256, Text, Whole
 from shared_spec.schema import ARRAY, TAG, Finite, Model, Problem
 from shared_spec.workload.spec import PHASES, PhaseName, Precision, Profile, ProfileName, Seed, Spec
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "2.0"
 
 FailureKind = Literal["out_of_memory", "too_slow", "watchdog", "killed", "ranks", "fault"]
 """Memory ran out; a limit of time was passed; the system stopped the device's work for taking too long; the process was
@@ -87,6 +88,21 @@ class Backend(Model):
     details: Facts
 
 
+Utc = Annotated[str, Field(pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z$(?!\n)")]
+
+
+class Ran(Model):
+    """When and where a process of a phase ran."""
+
+    began: Utc
+    ended: Utc = Field(description="... or last left a checkpoint that another process went on from")
+    machine: str = Field(
+        pattern=r"^[0-9a-f]{16}$(?!\n)",
+        description="Hash of what tells this machine from others, salted for each results folder: equal for the same "
+        "machine, and nothing but that",
+    )
+
+
 class Startup(Model):
     """From the start of a phase's process to its first step."""
 
@@ -94,6 +110,10 @@ class Startup(Model):
     backend_seconds: Seconds = Field(description="Framework imported, model built")
     preparation_seconds: Seconds | None = Field(
         description="Data read, weights loaded; null where there is none or the phase's own clock has it in"
+    )
+    cached_programs: Whole | None = Field(
+        description="Files in the framework's and the driver's caches of compiled programs before the framework was "
+        "imported: 0 is a cold start. null where none is known to be kept, and before 2.0"
     )
 
 
@@ -104,6 +124,9 @@ class Outcome(Model):
     repeat: int = Field(ge=0, le=100_000)
     seed: Seed
     seconds: Seconds = Field(description="Whole life of the phase process")
+    ran: Annotated[tuple[Ran, ...], ARRAY, Field(min_length=1, max_length=100_000)] | None = Field(
+        description="When and on which machine, one for each process whose work is in the measurements; null before 2.0"
+    )
     startup: Startup | None = Field(description="null where the phase failed or is many processes, and before 1.1")
     conditions: Facts | None = Field(
         description="The machine while the phase ran: cpu_foreign_share and cpu_stolen_share (of all cores' time, taken "
@@ -259,6 +282,14 @@ class Software(Model):
     packages: dict[str, Name] = Field(max_length=1000)
 
 
+class Missing(Model):
+    """A process that a run was to have."""
+
+    phase: PhaseName
+    repeat: int = Field(ge=0, le=100_000)
+    seed: Seed
+
+
 M = TypeVar("M", bound=Measurements)
 
 
@@ -268,12 +299,9 @@ class Result(Model):
     All times are in seconds, all sizes in bytes, energies in joules, unless the name says otherwise.
     """
 
-    schema_version: Literal["1.2"]
+    schema_version: Literal["2.0"]
     run_id: str = Field(pattern=r"^[a-z0-9]{12,64}$(?!\n)")
-    created: str = Field(
-        pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z$(?!\n)",
-        description="UTC time of the start",
-    )
+    created: Utc = Field(description="UTC time of the start")
     platform: Literal["mlx", "tf-cuda", "torch-ipex"]
     engine: Name
     device: Name
@@ -289,6 +317,14 @@ class Result(Model):
     state_before: Facts = Field(description="Load, temperatures, clocks, throttling before the first phase")
     state_after: Facts = Field(description="The same after the last phase")
     resumed: Whole = Field(description="How often the run was taken up again after it had died")
+    missing: Annotated[tuple[Missing, ...], ARRAY, Field(max_length=10_000)] | None = Field(
+        description="What was to be run and had not ended when this was written: empty for a whole run, which repeats "
+        "after the profile's least number are no part of; null before 2.0"
+    )
+    wide_intervals: dict[PhaseName, NonNegative] | None = Field(
+        description="Width of the 95 % interval of the mean of a phase's repeats, as a fraction of it, where they ended "
+        "and it was wider than measuring.interval_tolerance; null before 2.0"
+    )
     warnings: Annotated[tuple[Text, ...], ARRAY, Field(max_length=1000)]
     headline_memory: Annotated[tuple[Name, ...], ARRAY, Field(min_length=1, max_length=50)] = Field(
         description="Names of memory figures; the first of them that was measured is the peak that stands for a phase"

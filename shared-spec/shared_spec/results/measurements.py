@@ -3,7 +3,8 @@
 All times are in seconds, sizes in bytes and energies in joules, unless a name says otherwise.
 """
 
-from typing import Annotated, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +24,7 @@ from shared_spec.results.quantities import (
     LossTrace,
     Memory,
     NonNegative,
+    Positive,
     Proved,
     Samples,
     Seconds,
@@ -134,6 +136,11 @@ class Training(BatchWindow, Proved):
         "a whole before 1.2"
     )
     idle: IdleEnergy = Field(description="Energy before the training, model already built")
+    idle_before: IdleEnergy | None = Field(
+        default=None,
+        description="Energy before the framework was imported: what the machine takes when it is not asked for anything; "
+        "null where there is no meter, and before 2.0",
+    )
     energy: Energy = Field(description="Energy over exactly the throughput window")
     memory: Memory
 
@@ -145,6 +152,12 @@ class Training(BatchWindow, Proved):
     @property
     def joules_per_image(self) -> float | None:
         return None if self.energy.joules is None else self.energy.joules / self.images
+
+    @property
+    def joules_above_idle(self) -> float | None:
+        """Energy of the window above what the machine took before the framework; None where either is not known."""
+        idle = self.idle_before.idle_watts if self.idle_before else None
+        return None if self.energy.joules is None or idle is None else self.energy.joules - idle * self.seconds
 
 
 class Latency(Proved):
@@ -190,6 +203,10 @@ class TryMeasurements(Window, Proved):
 
     first_step_seconds: Duration
     memory: Memory
+    whole: bool | None = Field(
+        default=None,
+        description="Whether it trained for as long as the profile's window and then evaluated; null before 2.0",
+    )
 
 
 TryOutcome = Literal["fits", "out of memory", "time limit", "fault"]
@@ -228,14 +245,19 @@ class MaxBatch(Model):
 Stop = Literal["target", "epochs"]
 
 
-class Epoch(Model):
-    """The end of an epoch of a full training; clocks and energy count from the start of the training."""
+class Evaluation(Model):
+    """An evaluation within a full training; clocks and energy count from the start of the training."""
 
-    epoch: Count
-    seconds: Duration = Field(description="Clock at the end of this epoch's evaluation")
+    step: Count = Field(description="Training steps done")
+    seconds: Duration = Field(description="Clock at the end of this evaluation")
     evaluation_seconds: Seconds = Field(description="Evaluation so far")
-    checkpoint_seconds: Seconds = Field(description="Checkpoints so far")
-    train_loss: Finite | None = Field(description="Mean of evenly spaced steps of the epoch; null where not finite")
+    checkpoint_seconds: Seconds = Field(description="Waiting for checkpoints so far")
+    first_seconds: Seconds | None = Field(
+        description="First steps and first inferences of processes so far, compilation included; null before 2.0"
+    )
+    train_loss: Finite | None = Field(
+        description="Mean of evenly spaced steps since the last evaluation; null where not finite"
+    )
     test_loss: Finite | None
     top1: Fraction
     class_right: Annotated[tuple[Whole, ...], ARRAY, Field(max_length=100_000)] | None = Field(
@@ -245,6 +267,18 @@ class Epoch(Model):
     ended: Instant | None = Field(
         default=None, description="Its end, UTC seconds since 1970; null where nobody noted it, and before 1.2"
     )
+
+
+class Crossing(NamedTuple):
+    """Where the accuracy crossed the target, interpolated between evaluations.
+
+    Attributes:
+        steps: training steps done.
+        seconds: of the clock.
+    """
+
+    steps: float
+    seconds: float
 
 
 class RanksConvergence(Model):
@@ -268,17 +302,30 @@ class Convergence(Proved):
     batch_size: Count
     stop: Stop = Field(description="Whether the training was to end at the target or after all epochs")
     target_top1: Fraction
-    epochs_to_target: Count | None = Field(description="null: the target was not reached")
+    steps_per_epoch: Count
+    epochs_to_target: Positive | None = Field(
+        description="Epochs trained when an evaluation first showed the target; null: it was not reached"
+    )
     seconds_to_target: Duration | None = Field(
-        description="Evaluation, compilation and checkpoints counted in; null: not reached"
+        description="End of that evaluation; evaluation, compilation and checkpoints counted in"
     )
     images: Count = Field(description="Training images processed")
     seconds: Duration = Field(description="From the first image to the last evaluation")
     evaluation_seconds: Seconds = Field(description="... of which evaluation")
-    checkpoint_seconds: Seconds = Field(description="... of which writing checkpoints")
+    checkpoint_seconds: Seconds = Field(
+        description="... of which waiting for checkpoints: for the state to come to the host, and for the one before to "
+        "be written; before 2.0 for all of the writing"
+    )
+    checkpoint_write_seconds: Seconds | None = Field(
+        description="What a thread took to write the checkpoints meanwhile; null before 2.0"
+    )
     first_step_seconds: Seconds = Field(description="... of which first steps of a process, compilation included")
+    first_inference_seconds: Seconds | None = Field(
+        description="... of which first inferences of a process, compilation included; in evaluation_seconds too. null "
+        "before 2.0"
+    )
     host_wait_seconds: Seconds = Field(description="... of which waiting for a batch from the host")
-    epochs: Annotated[tuple[Epoch, ...], ARRAY, Field(min_length=1, max_length=100_000)]
+    evaluations: Annotated[tuple[Evaluation, ...], ARRAY, Field(min_length=1, max_length=100_000)]
     class_images: Annotated[tuple[Whole, ...], ARRAY, Field(max_length=100_000)] | None = Field(
         description="Test images of each class; null before 1.2"
     )
@@ -299,8 +346,51 @@ class Convergence(Proved):
         return self.seconds - self.evaluation_seconds - self.checkpoint_seconds - self.first_step_seconds
 
     @property
+    def epochs(self) -> float:
+        """Epochs trained, as far as the last evaluation."""
+        return self.evaluations[-1].step / self.steps_per_epoch
+
+    @property
     def best_top1(self) -> float:
-        return max(epoch.top1 for epoch in self.epochs)
+        """Of all evaluations: chosen after the fact, on the images that it is read from."""
+        return max(evaluation.top1 for evaluation in self.evaluations)
+
+    @property
+    def final_top1(self) -> float:
+        return self.evaluations[-1].top1
+
+    @property
+    def at_target(self) -> Evaluation | None:
+        """The first evaluation that shows the target; None where none does."""
+        return next((row for row in self.evaluations if row.top1 >= self.target_top1), None)
+
+    @property
+    def crossing(self) -> Crossing | None:
+        """Where the accuracy crossed the target, by all evaluations; None: not reached."""
+        return self._crossing_among(self.evaluations)
+
+    @property
+    def crossing_at_epochs(self) -> Crossing | None:
+        """The same by the evaluations at the ends of epochs alone: of trainings that are evaluated more or less often.
+
+        More evaluations see the target sooner, for the accuracy goes up and down on its way.
+        """
+        return self._crossing_among([row for row in self.evaluations if row.step % self.steps_per_epoch == 0])
+
+    def _crossing_among(self, rows: Sequence[Evaluation]) -> Crossing | None:
+        """Where a line from the last of `rows` below the target to the first above it crosses it.
+
+        Where the first of all is above it, there is nothing to interpolate from, and it stands itself.
+        """
+        i = next((i for i, row in enumerate(rows) if row.top1 >= self.target_top1), None)
+        if i is None:
+            return None
+        above, below = rows[i], rows[max(i - 1, 0)]
+        part = (self.target_top1 - below.top1) / (above.top1 - below.top1) if i else 1.0
+        steps, seconds = (
+            old + part * (new - old) for old, new in ((below.step, above.step), (below.seconds, above.seconds))
+        )
+        return Crossing(steps, seconds)
 
     @property
     def reached(self) -> bool:

@@ -35,6 +35,7 @@ Count = Annotated[int, Field(ge=1, le=10**12)]
 Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Bytes = Annotated[int, Field(ge=0, le=10**15)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, le=sys.float_info.max)]
 NonNegative = Annotated[float, Field(ge=0, le=sys.float_info.max)]
 Joules = Annotated[float, Field(ge=0, le=1e12)]
 Seconds = Annotated[float, Field(ge=0, le=1e8), PlainSerializer(_nanoseconds, when_used="json")]
@@ -68,7 +69,8 @@ Memory = TypeAliasType(
             "framework was imported, and when the backend stood and no parameters were loaded (before 1.1 "
             "host_before_model was the former); host_loader: of it the data set and the batches made ahead; "
             "footprint_peak: high-water footprint on macOS, Metal's memory included; nvml_process: what the NVIDIA driver "
-            "books on the process at the end, reserves and context included; mlx_peak, mlx_active, mlx_cache: "
+            "books on the process at the end, reserves and context included; nvml_process_peak: the most that it booked "
+            "there, asked every two seconds and at the end; mlx_peak, mlx_active, mlx_cache: "
             "mx.get_peak_memory etc.; tf_peak, tf_current: tf.config.experimental.get_memory_info",
         ),
     ],
@@ -89,6 +91,26 @@ Span = Annotated[tuple[Instant, Instant], ARRAY]
 """Beginning and end by the time of day, seconds since 1970 (UTC)."""
 
 
+class EnergyPart(Model):
+    """Energy of another part of the machine over the same window."""
+
+    what: Name = Field(description="Which part")
+    joules: Joules | None = Field(description="null where it could not be measured")
+    reason: Text | None = Field(description="Why it could not; null where it could")
+
+    @model_validator(mode="after")
+    def _figure_or_reason(self) -> Self:
+        if (self.joules is None) == (self.reason is None):
+            raise contradiction(("", "must have either joules or the reason why there are none"))
+        return self
+
+    def plus(self, later: Self) -> Self:
+        """The part over this window and a later one; not known where one of the two is not."""
+        lacking = self.reason or later.reason
+        total = None if lacking or self.joules is None or later.joules is None else self.joules + later.joules
+        return self.changed(joules=total, reason=lacking)
+
+
 class Energy(Model):
     """Energy of a window, or why it could not be measured."""
 
@@ -102,6 +124,16 @@ class Energy(Model):
         description="When the window was, UTC seconds since 1970, one for each process: what the log of a plug is matched "
         "with; null where nobody noted it, and before 1.2",
     )
+    step_seconds: Duration | None = Field(
+        default=None,
+        description="Longest time between two steps of the meter, so that a window may have gained or lost its mean power "
+        "times this; null for a power that was given, and before 2.0",
+    )
+    beside: Annotated[tuple[EnergyPart, ...], ARRAY, Field(max_length=16)] | None = Field(
+        default=None,
+        description="What else of the machine was metered over the same window, not in joules: a GPU's host, a "
+        "processor's memory; null where joules are of all there is to meter, and before 2.0",
+    )
 
     @model_validator(mode="after")
     def _figure_or_reason(self) -> Self:
@@ -112,6 +144,26 @@ class Energy(Model):
     def watts(self, seconds: float) -> float | None:
         """Mean power over a window of `seconds`; None where the energy is not known."""
         return None if self.joules is None else self.joules / seconds
+
+    def uncertainty(self, seconds: float) -> float | None:
+        """Joules that a window of `seconds` may have gained or lost at its ends, where the meter moves in steps.
+
+        What it shows is older than the clock by up to a step, at the start and at the end: at worst a step at mean power.
+        """
+        watts = self.watts(seconds)
+        return None if watts is None or self.step_seconds is None else watts * self.step_seconds
+
+    def plus(self, later: "Energy") -> Self:
+        """This window and a later one of the same meter as one; not known where one of the two is not."""
+        lacking = self.reason or later.reason
+        total = None if lacking or self.joules is None or later.joules is None else self.joules + later.joules
+        parts = None
+        if self.beside is not None and later.beside is not None and len(self.beside) == len(later.beside):
+            parts = tuple(one.plus(other) for one, other in zip(self.beside, later.beside, strict=True))
+        return self.changed(
+            joules=total, reason=lacking, samples=max(self.samples, later.samples), beside=parts,
+            windows=(*(self.windows or ()), *(later.windows or ())) or None,
+        )  # fmt: skip
 
 
 class IdleEnergy(Energy):

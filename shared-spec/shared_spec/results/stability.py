@@ -69,10 +69,15 @@ def quantile_interval(samples: Sequence[float], q: float) -> tuple[float, float]
     return float(ordered[low - 1]), float(ordered[high - 1])
 
 
+def student_975(freedom: int) -> float:
+    """97.5 % quantile of Student's t for one degree of freedom or more."""
+    return T_975[min(freedom, len(T_975)) - 1]
+
+
 def half_interval(figures: Sequence[float]) -> float:
     """Half the 95 % interval of the mean of two figures or more: Student's t, for they are few."""
     n = len(figures)
-    return float(T_975[min(n - 1, len(T_975)) - 1] * np.std(figures, ddof=1) / math.sqrt(n))
+    return float(student_975(n - 1) * np.std(figures, ddof=1) / math.sqrt(n))
 
 
 def interval_width(figures: Sequence[float]) -> float:

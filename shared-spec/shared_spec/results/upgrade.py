@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-OLDER_VERSIONS = ("1.0", "1.1")
+OLDER_VERSIONS = ("1.0", "1.1", "1.2")
 
 
 def upgrade(result: dict[str, Any]) -> dict[str, Any]:
@@ -22,6 +22,16 @@ def upgrade(result: dict[str, Any]) -> dict[str, Any]:
             **result,
             "schema_version": "1.2",
             "phases": _each(_from_1_1, result),
+        }
+    if result.get("schema_version") == "1.2":
+        result = {
+            "missing": None,
+            "wide_intervals": None,
+            **result,
+            "schema_version": "2.0",
+            "profile": _changed_in(result.get("profile"), "content", _repeats_of_inference),
+            "spec": _changed_in(result.get("spec"), "content", _evaluated_once),
+            "phases": _each(lambda outcome: _from_1_2(outcome, result.get("spec")), result),
         }
     return result
 
@@ -139,3 +149,66 @@ def kind_of_failure(reason: str) -> str:
     """Kind of a failure (format.FailureKind) by the sentence that was all that 1.1 kept of it."""
     cause = BEFORE_THE_CAUSE.sub("", reason, count=1)
     return next((kind for kind, words in FAILURES.items() if words.match(cause)), "fault")
+
+
+# 1.2 to 2.0
+
+
+def _changed_in(value: Any, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """`value` with what it has under `name` changed; as it is where that is no object."""
+    inner = value.get(name) if isinstance(value, dict) else None
+    return {**value, name: change(inner)} if isinstance(inner, dict) else value
+
+
+def _repeats_of_inference(profile: dict[str, Any]) -> dict[str, Any]:
+    """A profile of when all short measurements were repeated equally often."""
+    return {"inference_repeats": profile["repeats"], **profile} if "repeats" in profile else profile
+
+
+def _evaluated_once(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec of when there was one evaluation an epoch, at its end."""
+    spec = _changed_in(spec, "training", lambda training: {"evaluations_per_epoch": 1, **training})
+    changed: dict[str, Any] = _changed_in(spec, "profiles", _each_profile)
+    return changed
+
+
+def _each_profile(profiles: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _repeats_of_inference(profile) if isinstance(profile, dict) else profile
+        for name, profile in profiles.items()
+    }
+
+
+def _from_1_2(outcome: dict[str, Any], spec: Any) -> dict[str, Any]:
+    outcome = {"ran": None, **outcome}
+    if isinstance(startup := outcome.get("startup"), dict):
+        outcome["startup"] = {"cached_programs": None, **startup}
+    measured = outcome.get("measurements")
+    if outcome.get("phase") == "convergence" and isinstance(measured, dict):
+        outcome["measurements"] = _evaluations(measured, spec)
+    return outcome
+
+
+def _evaluations(measured: dict[str, Any], spec: Any) -> dict[str, Any]:
+    """A full training whose epochs were numbered; what is not as it should be stays, for the types to object to."""
+    try:
+        images, batch, rows = spec["content"]["data"]["train_images"], measured["batch_size"], measured["epochs"]
+        steps_per_epoch = _whole(images) // _whole(batch)
+        rows = [
+            {
+                "step": _whole(row["epoch"]) * steps_per_epoch,
+                "first_seconds": None,
+                **{name: value for name, value in row.items() if name != "epoch"},
+            }
+            for row in rows
+        ]
+    except (TypeError, KeyError, ZeroDivisionError, AttributeError):
+        return measured
+    new = {"checkpoint_write_seconds": None, "first_inference_seconds": None, "steps_per_epoch": steps_per_epoch}
+    return {**new, **{name: value for name, value in measured.items() if name != "epochs"}, "evaluations": rows}
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value

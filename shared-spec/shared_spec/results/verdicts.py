@@ -61,7 +61,7 @@ def max_batch(measured: MaxBatch, spec: Spec) -> str:
 def convergence(measured: Convergence, spec: Spec) -> str:
     best, target, rate = measured.best_top1, measured.target_top1, measured.images_per_second
     if not measured.reached:
-        missed = f"target of {target:.1%} NOT reached in {len(measured.epochs)} epochs, best {best:.1%}"
+        missed = f"target of {target:.1%} NOT reached in {measured.epochs:.3g} epochs, best {best:.1%}"
         return f"{missed}, {rate:,.4g} images/s"
-    when = f"in epoch {measured.epochs_to_target} after {measured.seconds_to_target:,.0f} s"
+    when = f"after {measured.epochs_to_target:.3g} epochs, {measured.seconds_to_target:,.0f} s"
     return f"target of {target:.1%} reached {when}, best {best:.1%}, {rate:,.4g} images/s"

@@ -6,10 +6,10 @@ from typing import Any
 
 from shared_spec.errors import UserError
 from shared_spec.machine import nvml, topology
-from shared_spec.machine.energy.open import open_meter
-from shared_spec.measure.clock import monotonic
+from shared_spec.machine.energy.open import IDLE_UNKNOWN
 from shared_spec.platform import Platform
-from shared_spec.run.context import RANKS_UNMETERED
+from shared_spec.results.quantities import Energy
+from shared_spec.run.context import open_meter_of
 from shared_spec.run.job import Setting
 
 FIRST_WITH_BF16 = (8, 0)
@@ -86,11 +86,17 @@ def lacks(setting: Setting, environment: dict[str, Any], state: dict[str, Any]) 
         environment, state: facts.collect and facts.state.
     """
     found, device, wsl = [], setting.device, environment.get("wsl")
-    if (reason := _unmetered(setting)) is not None:
+    power, reading = setting.wall_power, _reading(setting)
+    if reading.source == "none" and reading.reason is not None:
         in_wsl = "; WSL2 has no powercap: a wall meter's figure can be given with `--power-watts`" if wsl else ""
-        found.append(Lack("energy and power", reason + (in_wsl if device == "cpu" else "")))
-    elif setting.power_watts is not None:
-        found.append(Lack("idle power", "`--power-watts` is the power while training"))
+        found.append(Lack("energy and power", reading.reason + (in_wsl if device == "cpu" else "")))
+    elif power is not None and power.idle is None and power.log is None:
+        found.append(Lack("idle power", IDLE_UNKNOWN))
+    dark = [part for part in reading.beside or () if part.reason is not None]
+    if dark:
+        metered = "processor's" if device == "cpu" else "GPU's"
+        parts = " and ".join(part.what for part in dark)
+        found.append(Lack(f"energy of {parts} beside the {metered}", str(dark[0].reason)))
     if device == "cuda" and wsl:
         found.append(
             Lack("the process's GPU memory as the driver books it", "WSL2 does not tell; the framework's peak is")
@@ -100,12 +106,13 @@ def lacks(setting: Setting, environment: dict[str, Any], state: dict[str, Any]) 
     return found
 
 
-def _unmetered(setting: Setting) -> str | None:
-    """Why there is no energy meter; None where there is one."""
-    if setting.ranks > 1 and setting.power_watts is None:
-        return RANKS_UNMETERED
-    meter = open_meter(setting.device, setting.wall_power, monotonic)
-    return meter.stop().reason if meter.source == "none" else None
+def _reading(setting: Setting) -> Energy:
+    """What the meter of a phase says of no time at all: its source, and what it cannot tell."""
+    if setting.wall_power is not None and setting.wall_power.log is not None:
+        return Energy(joules=0.0, reason=None, source="wall-meter", scope="the log of a plug, later", samples=0)
+    meter = open_meter_of(setting)
+    meter.start()
+    return meter.stop()
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from shared_spec import files, places
 from shared_spec.errors import UserError
-from shared_spec.machine import facts, provenance
+from shared_spec.machine import facts, identity, provenance
 from shared_spec.measure.clock import utc_now
 from shared_spec.run import lock
 from shared_spec.run.job import RESERVE, OutcomeFile
@@ -20,6 +20,7 @@ from shared_spec.run.plan import Planned
 from shared_spec.run.request import Request
 
 RESERVE_BYTES = 4 << 20
+SALT = "salt"
 RESTARTED = "taken up again after a restart, or on another machine of the same kind"
 RESTART_SECONDS = 120.0
 """Two times of start-up of a system within so many seconds are the same one, read from a clock that was set."""
@@ -38,7 +39,13 @@ def check_machine(begun_on: dict[str, Any], machine: dict[str, Any], where: Path
 
 
 class RunFolder:
-    """What is on disk of an unfinished run."""
+    """What is on disk of an unfinished run.
+
+    Attributes:
+        machine: what tells this machine from others, salted for this results folder; known when it is locked.
+    """
+
+    machine = ""
 
     def __init__(self, request: Request, data_checksums: dict[str, str]) -> None:
         commit, _ = provenance.git_state()
@@ -50,7 +57,7 @@ class RunFolder:
             *([request.batch_size] if request.scaling == "weak" else []), setting.cores, setting.threads,
         ]  # fmt: skip
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = (request.out / ".runs" / key).absolute()
+        self.path, self.device = (request.out / ".runs" / key).absolute(), setting.device
         # Outcomes are of one number of ranks; a checkpoint of strong scaling is of any.
         self.outcomes = self.path if setting.ranks == 1 else self.path / f"ranks-{setting.ranks}"
 
@@ -69,10 +76,17 @@ class RunFolder:
             raise UserError(f"{self.path}: cannot be written to ({error.strerror}); {places.way_out(where)}") from error
         with lock.held(self.path) as warning:
             self._keep_reserve()
+            self.machine = identity.salted(self._salt(), self.device)
             try:
                 yield warning
             finally:
                 self.give_up_reserve()
+
+    def _salt(self) -> str:
+        """What this results folder adds to the identity of machines; it is made at the first run."""
+        path = self.path.parent / SALT
+        files.write_new(path, os.urandom(16).hex())
+        return str(files.read(path))
 
     def _keep_reserve(self) -> None:
         """Keep room for outcomes and the result, in case that others fill the disk meanwhile."""
@@ -97,6 +111,19 @@ class RunFolder:
     def checkpoint(self, planned: Planned) -> Path:
         """File that a full training keeps itself in, whatever the number of ranks."""
         return self.path / f"{planned.phase.name}-{planned.repeat}.safetensors"
+
+    def has_record(self) -> bool:
+        """Whether there is an unfinished run."""
+        return (self.path / "run.json").exists()
+
+    def read_record(self) -> dict[str, Any]:
+        """Who this run is, as `open_record` has left it.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        record: dict[str, Any] = files.read(self.path / "run.json")
+        return record
 
     def open_record(self, device: str, fresh: bool) -> dict[str, Any]:
         """Who this run is and how often it was taken up; kept from its first start on.

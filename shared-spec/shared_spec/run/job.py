@@ -3,6 +3,7 @@
 import errno
 import math
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -12,6 +13,7 @@ from shared_spec.errors import UserError
 from shared_spec.machine import topology
 from shared_spec.machine.energy import wall
 from shared_spec.machine.energy.wall import WallPower
+from shared_spec.measure.clock import utc_now, utc_text
 from shared_spec.platform import Threads
 from shared_spec.ranks import World
 from shared_spec.results import privacy
@@ -42,6 +44,7 @@ class Setting:
         cores: which kind of cores a CPU run is for, "performance" or "all" ("performance" is all where they are alike).
         threads: compute threads of each process on a CPU, where the user chose.
         rank_timeout: seconds of silence after which a rank is given up.
+        seeds: full trainings, each with the next seed, where the user chose; None: as many as the profile says.
     """
 
     spec: Spec
@@ -55,6 +58,7 @@ class Setting:
     cores: CoreKind = "performance"
     threads: int | None = None
     rank_timeout: float = shared_ranks.DEFAULT_TIMEOUT
+    seeds: int | None = None
 
     @property
     def wall_power(self) -> WallPower | None:
@@ -63,7 +67,8 @@ class Setting:
 
     @property
     def profile(self) -> Profile:
-        return self.spec.profile(self.profile_name)
+        profile = self.spec.profile(self.profile_name)
+        return profile if self.seeds is None else profile.changed(convergence_repeats=self.seeds)
 
     def compute_threads(self, world: World = World()) -> Threads:  # noqa: B008  (it cannot be changed)
         """The compute threads of each process.
@@ -156,8 +161,10 @@ class Job:
         batch_size: of the global batch.
         data: folder of the real files, or None for the synthetic stand-in.
         checkpoint: file that a full training keeps itself in.
+        machine: what tells this machine from others (results: Ran).
         started: when the process was started, by the one clock.
         early_end_seconds: after so many from its start the phase ends with what it has; None: it takes its time.
+        whole_window: a try of a batch size lasts as long as a window and evaluates; else it is a few steps.
     """
 
     phase: str
@@ -169,8 +176,10 @@ class Job:
     worker_env: dict[str, str]
     outcome: OutcomeFile
     checkpoint: Path
+    machine: str
     started: float | None = None
     early_end_seconds: float | None = None
+    whole_window: bool = False
 
     @property
     def file(self) -> Path:
@@ -215,7 +224,12 @@ class Job:
         files.write(self.file, self.to_json())
 
     def keep(self, part: dict[str, Any], seconds: float) -> None:
-        """Write the outcome: `part` is of a phase that has ended well, or what `Failure.part` returns."""
+        """Write the outcome of a phase that took so long.
+
+        Args:
+            part: of a phase that has ended well, or what `Failure.part` returns; `ran` may be among it where other
+                processes had a part in it.
+        """
         self.outcome.write(outcome_of(self, seconds, part))
 
     def forget(self) -> None:
@@ -246,7 +260,14 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
+def ran(job: Job, seconds: float) -> dict[str, Any]:
+    """When and where a process ran that ends now."""
+    now = utc_now()
+    return {"began": utc_text(now - timedelta(seconds=seconds)), "ended": utc_text(now), "machine": job.machine}
+
+
 def outcome_of(job: Job, seconds: float, part: dict[str, Any]) -> dict[str, Any]:
     """The outcome of a phase as it stands in the result (results.schema.json: phase); the parent adds the conditions."""
     head = {"phase": job.phase, "repeat": job.repeat, "seed": job.seed, "seconds": seconds, "conditions": None}
+    head["ran"] = [ran(job, seconds)]
     return _finite({**head, "worker_env": privacy.scrub(job.worker_env), **privacy.scrub(part)})  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from shared_spec.machine import limits
+from shared_spec.machine.probe import Asker, Unread
 from shared_spec.results.format import Failed, FailureKind, TryDone
 from shared_spec.results.measurements import FAULT, FITS, Try, TryOutcome
 from shared_spec.results.quantities import Memory
@@ -38,11 +39,15 @@ def memory_bound(device: str, share: float) -> float | None:
     """Bytes a try may take where the device's memory is the machine's own; None where the device has its own."""
     if device != "cpu" and sys.platform != "darwin":
         return None
-    memory = psutil.virtual_memory()
-    most = [share * memory.total, 0.9 * memory.available]
+    try:
+        memory = Asker().ask(psutil.virtual_memory)
+    except Unread:  # without it each try is held by its outcome alone
+        most = []
+    else:
+        most = [share * memory.total, 0.9 * memory.available]
     if (limit := limits.memory_limit()) is not None:
         most.append(share * limit)
-    return float(min(most))
+    return float(min(most)) if most else None
 
 
 WORKING_SET = "recommended_working_set_bytes"
@@ -77,6 +82,23 @@ def predicted_bytes(tries: list[Try], batch_size: int) -> float | None:
     return float(m1 + (m1 - m0) / (b1 - b0) * (batch_size - b1))
 
 
+def confirmed(found: Found, attempt: Callable[[int], Try]) -> Found:
+    """The largest batch of a search that also trains for a whole window and evaluates, as `attempt` says.
+
+    A batch that does not is no fit any more, and the next smaller one that fitted a few steps is put to the same test.
+    The longer try of a batch takes the place of the shorter one.
+    """
+    tries, ended_by = list(found.tries), found.ended_by
+    while fitting := [t for t in tries if t.outcome == FITS]:
+        largest = max(fitting, key=lambda t: t.batch_size)
+        whole = attempt(largest.batch_size)
+        tries = [t for t in tries if t is not largest] + [whole]
+        if whole.outcome == FITS:
+            return Found(whole.batch_size, tries, ended_by)
+        ended_by = f"batch {whole.batch_size}: fitted a few steps, but not a whole window and an evaluation"
+    return Found(None, tries, ended_by)
+
+
 def search(
     attempt: Callable[[int], Try],
     start: int,
@@ -87,7 +109,7 @@ def search(
     """Find the largest batch that fits, as `attempt` says.
 
     Args:
-        attempt: tries one batch size.
+        attempt: tries one batch size, for a few steps.
         start: first batch size tried.
         largest: no batch beyond this is tried.
         memory_bound: bytes that a try may be predicted to take, on machines where everything shares one memory; asked

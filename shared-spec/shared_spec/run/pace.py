@@ -11,6 +11,8 @@ from shared_spec.workload.spec import Profile, Spec
 
 START_SECONDS = 10.0
 """What a phase process takes before it measures anything: interpreter, framework, data."""
+PROOF_SECONDS = 3.0
+"""What the proof of a phase takes on the host: parameters loaded anew, moments in float64."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Pace:
     def warmup_steps(self) -> int:
         """Steps until a measuring loop is steady, at the least."""
         return 1 + self.spec.measuring.steady_blocks * self.spec.measuring.block_steps
+
+    def proof(self, images: float = 0, programs: float = 0.0) -> float:
+        """Seconds of looking at what was timed: so many inferences, and programs that only the proof compiles."""
+        return PROOF_SECONDS + images * self.image + programs * self.compile_seconds
 
     def start(self, programs: float = 0.0) -> float:
         """Seconds until a process that compiles so many training steps measures; a forward pass is a quarter of one."""

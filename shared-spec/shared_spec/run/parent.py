@@ -11,6 +11,7 @@ the engine's launcher in place of a plain process (launch.py). On several, the u
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +23,13 @@ from shared_spec.machine import watch
 from shared_spec.machine.energy.meter import Meter, Unmetered
 from shared_spec.machine.energy.open import open_meter
 from shared_spec.machine.watch import Watch
+from shared_spec.measure.checkpoint import load_checkpoint
 from shared_spec.measure.clock import monotonic
-from shared_spec.measure.convergence import load_checkpoint
 from shared_spec.measure.timing import silent
 from shared_spec.ranks import ALONE, Group
-from shared_spec.results import format, verdicts
+from shared_spec.results import format, reference, verdicts
 from shared_spec.results.format import Result
+from shared_spec.results.measurements import Convergence
 from shared_spec.run import awake, fitness, phases, result, worker
 from shared_spec.run.folder import RESERVE_BYTES, RunFolder
 from shared_spec.run.job import Job
@@ -61,16 +63,49 @@ def execute(request: Request, display: Display, group: Group = ALONE) -> tuple[P
         run.show_how_busy(foreign_share())
         for lack in fitness.lacks(request.setting, record["environment"], record["state_before"]):
             display.note(str(lack))
-        run.to_the_end()
+
+        def write() -> tuple[Path, Result]:
+            wide = run.plan.wide_intervals(run.figure)
+            built = result.build(request, run.plan, folder, record, identity, warnings, wide)
+            return format.write(built, request.out), built
+
+        run.to_the_end(write)
         ranks.agreed(group, None)  # tells the other ranks that there is no more to do
         folder.give_up_reserve()
-        built = result.build(request, run.plan, folder, record, identity, warnings)
-        path = format.write(built, request.out)
+        path, built = write()
         if request.keep_weights:
             run.keep_weights(path)
         if len(run.plan.kept) == len(run.plan.processes):
             folder.clear()
     return path, built
+
+
+def close(request: Request, display: Display) -> Result:
+    """Write the result of what an unfinished run has; it can be gone on with all the same.
+
+    Raises:
+        UserError: there is no such run, it is under way, or nothing of it has ended.
+    """
+    data, warnings = _located(request, display.live)
+    identity = cifar100.identity(data, request.setting.spec)
+    folder = RunFolder(request, identity.checksums)
+    none = f"{folder.path.parent}: there is no unfinished run of this kind; give --close the options that it was started with."
+    if not folder.has_record():
+        raise UserError(none)
+    with folder.locked():
+        record = folder.read_record()
+        run = Run(request, display, folder, data, ALONE)
+        if not any(folder.outcome(planned).status for planned in run.plan.processes):
+            raise UserError(
+                f"{folder.path}: nothing of this run has ended yet; the same command without --close goes on."
+            )
+        wide = run.plan.wide_intervals(run.figure)
+        built = result.build(request, run.plan, folder, record, identity, [*warnings, *record["warnings"]], wide)
+        path = format.write(built, request.out)
+    lacking = [f"{one.phase} {one.repeat + 1} (seed {one.seed})" for one in built.missing or ()]
+    display.note(f"Missing: {', '.join(lacking) or 'nothing'}. The same command without --close goes on with the run.")
+    display.result(str(path), [])
+    return built
 
 
 BUSY_SLOWDOWN = 4.0
@@ -96,9 +131,11 @@ class Run:
     def __init__(self, request: Request, display: Display, folder: RunFolder, data: Path | None, group: Group) -> None:
         self.request, self.display, self.folder, self.group = request, display, folder, group
         self.plan = Plan(request)
-        for planned in self.plan.processes:
+        for planned in [*self.plan.processes]:
             if folder.outcome(planned).is_whole():
                 self.plan.keep(planned)
+        for phase in [phase for phase in request.planned_phases if phase.figure]:
+            self._take_up_added(phase)
         self.watch = Watch(request.setting.device, _meter_to_show(request), monotonic)
         self.starter = Starter(request, folder, data, group, self._progress)
         self._under_way: Planned
@@ -135,14 +172,40 @@ class Run:
             words += " The device may wait for the host then."
         self.display.warn(f"{words} Waiting, or closing other programs, helps.")
 
-    def to_the_end(self) -> None:
-        """Run what is left, and repeats until the figures are known closely enough."""
-        while waiting := self.plan.waiting or self._add_repeats():
-            for planned in waiting:
-                self._run_phase(planned)
+    def _take_up_added(self, phase: phases.Phase) -> None:
+        """Plan the repeats that an earlier start has added, and keep them."""
+        repeats = sum(planned.phase is phase for planned in self.plan.processes)
+        while self.folder.outcome(Planned(phase, repeats)).is_whole():
+            self.plan.keep(self.plan.add(phase))
+            repeats += 1
+
+    def to_the_end(self, write: Callable[[], object]) -> None:
+        """Run what is left, and repeats until the figures are known closely enough, before what takes longer.
+
+        Args:
+            write: writes the result as far as it has come; called after each full training.
+        """
+        while True:
+            waiting = self.plan.waiting
+            if (not waiting or waiting[0].phase.runs_to_its_end) and self._add_repeats():
+                continue
+            if not waiting:
+                break
+            self._run_phase(waiting[0])
+            if waiting[0].phase is phases.CONVERGENCE and len(waiting) > 1:
+                self._write_so_far(write)
+        for name, width in self.plan.wide_intervals(self.figure).items():
+            self.display.warn(f"{name}: the repeats ended with a 95 % interval of their mean {width:.1%} wide.")
+
+    def _write_so_far(self, write: Callable[[], object]) -> None:
+        """What has been measured is kept in .runs anyway, so that nothing ends where this fails."""
+        try:
+            write()
+        except (OSError, UserError) as error:
+            self.display.warn(f"the result so far could not be written: {error}")
 
     def _add_repeats(self) -> list[Planned]:
-        added = self.plan.add_repeats(self._figure)
+        added = self.plan.add_repeats(self.figure)
         if added:
             names = " and ".join(planned.phase.name for planned in added)
             tolerance = self.request.setting.spec.measuring.interval_tolerance
@@ -151,7 +214,7 @@ class Run:
             )
         return added
 
-    def _figure(self, planned: Planned) -> float:
+    def figure(self, planned: Planned) -> float:
         """The figure of a phase that has ended well; its outcome is read once."""
         if planned not in self._figures:
             self._note_figure(planned, format.parse_outcome(self.folder.outcome(planned).read()).measurements)
@@ -190,6 +253,9 @@ class Run:
         self.display.phase_ends(planned.title, seconds, outcome.reason, verdict)
         for text in watch.warnings({planned.title: conditions}):
             self.display.warn(text)
+        if isinstance(measured, Convergence) and self.starter.data is not None:
+            for text in reference.flags(measured, self.request.setting.spec, "cifar-100"):
+                self.display.warn(f"{planned.title}: {text}")
         if planned.phase.flops and measured is not None and self._is_corrected(before):
             self.display.note(f"By this rate the rest takes about {duration(self.plan.remaining)}.")
 

@@ -10,7 +10,7 @@ from shared_spec.run import phases
 from shared_spec.run.pace import Pace, guessed_flops
 from shared_spec.run.phases import Measured, Phase
 from shared_spec.run.request import Request
-from shared_spec.workload.spec import Profile
+from shared_spec.workload.spec import Profile, Spec
 
 TRAINING_SHARE = 0.5
 """What a training step is thought to reach of the rate of matrix products alone."""
@@ -24,11 +24,10 @@ TOO_EARLY = 0.05
 
 @dataclass(frozen=True)
 class Planned:
-    """One phase process to be: which phase, which repeat of it, and its number among all."""
+    """One phase process to be: which phase, and which repeat of it."""
 
     phase: Phase
     repeat: int
-    number: int
 
     @property
     def title(self) -> str:
@@ -36,20 +35,23 @@ class Planned:
 
     @property
     def stem(self) -> str:
-        """Name of its files."""
-        return f"{self.number:02d}-{self.phase.name}-{self.repeat}"
+        """Name of its files: the same however many repeats there are."""
+        return f"{phases.PHASES.index(self.phase):02d}-{self.phase.name}-{self.repeat}"
+
+    def seed(self, spec: Spec) -> int:
+        """What its data order and augmentation are drawn from: the same for a repeat on all platforms."""
+        return spec.training.seeds[self.repeat]
 
 
 def in_order(profile: Profile, chosen: Iterable[Phase]) -> list[Planned]:
     """The phase processes in order: neighbours that are repeated equally often take turns."""
-    turns = [
-        (phase, repeat)
-        for repeats, group in groupby(chosen, key=lambda phase: phase.repeats)
+    return [
+        Planned(phase, repeat)
+        for count, group in groupby(chosen, key=lambda phase: phase.repeats(profile))
         for neighbours in [list(group)]
-        for repeat in range(repeats(profile))
+        for repeat in range(count)
         for phase in neighbours
     ]
-    return [Planned(phase, repeat, number) for number, (phase, repeat) in enumerate(turns)]
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,30 @@ class Plan:
             figure: of a phase process that has ended well.
         """
         more = [phase for phase in self._request.planned_phases if phase.figure and self._is_unsure(phase, figure)]
-        for phase in more:
-            done = self._of(phase)
-            added = Planned(phase, len(done), len(self.processes))
-            self._seconds[added] = self._seconds[done[0]]
-            self.processes.append(added)
-        return self.processes[len(self.processes) - len(more) :]
+        return [self.add(phase) for phase in more]
+
+    def add(self, phase: Phase) -> Planned:
+        """Plan one more repeat of a phase, behind all windows and before what takes longer."""
+        done = self._of(phase)
+        added = Planned(phase, len(done))
+        self._seconds[added] = self._seconds[done[0]]
+        last = max(i for i, planned in enumerate(self.processes) if not planned.phase.runs_to_its_end)
+        self.processes.insert(last + 1, added)
+        return added
+
+    def wide_intervals(self, figure: Callable[[Planned], float]) -> dict[str, float]:
+        """Width of the 95 % interval of the mean of a phase's repeats, where they have ended and it is too wide.
+
+        Args:
+            figure: of a phase process that has ended well.
+        """
+        widths, waiting = {}, {planned.phase for planned in self.waiting}
+        for phase in self._request.planned_phases:
+            well = [planned for planned in self.kept if planned.phase is phase]
+            if phase.figure and phase not in waiting and len(well) > 1:
+                widths[phase.name] = interval_width([figure(planned) for planned in well])
+        tolerance = self._request.setting.spec.measuring.interval_tolerance
+        return {name: width for name, width in widths.items() if width > tolerance}
 
     def _of(self, phase: Phase) -> list[Planned]:
         return [planned for planned in self.processes if planned.phase is phase]

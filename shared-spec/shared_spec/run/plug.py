@@ -38,12 +38,16 @@ def metered(outcome: Facts, log: PlugLog) -> Facts:
     measured = outcome["measurements"]
     if measured is None or "energy" not in measured:
         return outcome
-    return {**outcome, "measurements": {**measured, **(_full if "epochs" in measured else _window)(measured, log)}}
+    return {**outcome, "measurements": {**measured, **(_full if "evaluations" in measured else _window)(measured, log)}}
+
+
+WINDOWS = ("idle_before", "idle", "energy")
+"""Energies of a phase."""
 
 
 def _window(measured: Facts, log: PlugLog) -> Facts:
     """Energy of a throughput window, and of the idle seconds before it."""
-    return {name: _metered(measured[name], log) for name in ("idle", "energy")}
+    return {name: _metered(measured[name], log) for name in WINDOWS if measured.get(name) is not None}
 
 
 def _metered(energy: Facts, log: PlugLog) -> Facts:
@@ -60,16 +64,16 @@ def _of(log: PlugLog, windows: Any) -> Facts:
 
 
 def _full(measured: Facts, log: PlugLog) -> Facts:
-    """Energy of a full training: of each epoch what lies before its end, of all of it what its last epoch says."""
-    windows, epochs = measured["energy"].get("windows"), []
+    """Energy of a full training: of each evaluation what lies before its end, of all of it what the last one says."""
+    windows, evaluations = measured["energy"].get("windows"), []
     whole = _metered(measured["energy"], log)
-    for epoch in measured["epochs"]:
-        until, end = None, epoch.get("ended")
+    for evaluation in measured["evaluations"]:
+        until, end = None, evaluation.get("ended")
         if windows is not None and end is not None:
             until = [(start, min(stop, end)) for start, stop in windows if start < end]
         whole = _metered({**measured["energy"], "windows": until}, log)
-        epochs.append({**epoch, "joules": whole["joules"]})
-    return {"energy": {**whole, "windows": windows}, "epochs": epochs}
+        evaluations.append({**evaluation, "joules": whole["joules"]})
+    return {"energy": {**whole, "windows": windows}, "evaluations": evaluations}
 
 
 def put_in(result: Path, power: Path) -> str:
@@ -107,4 +111,4 @@ def put_in(result: Path, power: Path) -> str:
 def _energies(phases: Iterable[Facts]) -> Iterable[Facts]:
     for outcome in phases:
         measured = outcome["measurements"] or {}
-        yield from (measured[name] for name in ("idle", "energy") if name in measured)
+        yield from (measured[name] for name in WINDOWS if measured.get(name) is not None)

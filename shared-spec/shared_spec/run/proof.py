@@ -43,8 +43,8 @@ def convergence(context: Context, measured: Convergence) -> Iterator[Check]:
 
 def inference(context: Context, measured: object) -> Iterator[Check]:
     """What timed calls answered, and their programs again with other parameters; of latency too."""
-    spec, precision, seen = context.spec, context.job.setting.precision, context.seen
-    yield from timed.seen_checks(context.backend, spec, precision, seen, context.progress)
+    spec, precision, seen = context.spec, context.job.setting.precision, context.timed_calls
+    yield from timed.timed_calls_checks(context.backend, spec, precision, seen, context.progress)
     each = [one for one in seen if one.what not in ("host to host", "device only")] or [_single(seen)]
     yield from timed.program_checks(context.backend, spec, precision, each)
 

@@ -15,17 +15,25 @@ from shared_spec.workload import params
 
 
 def build(
-    request: Request, plan: Plan, folder: RunFolder, record: dict[str, Any], data: Identity, warnings: list[str]
-) -> Result:
-    """The result of a run whose phases have all ended (results.schema.json).
+    request: Request, plan: Plan, folder: RunFolder, record: dict[str, Any], data: Identity, warnings: list[str],
+    wide_intervals: dict[str, float],
+) -> Result:  # fmt: skip
+    """The result of what has ended of a run (results.schema.json).
 
     Args:
         record: what `RunFolder.open_record` returned.
         warnings: what a reader must know, beside what is derived here from the conditions of the phases.
+        wide_intervals: as `Plan.wide_intervals` returns them.
     """
     setting, spec = request.setting, request.setting.spec
-    outcomes = {planned.title: folder.outcome(planned).read() for planned in plan.processes}
+    ended = [planned for planned in plan.processes if folder.outcome(planned).status]
+    outcomes = {planned.title: folder.outcome(planned).read() for planned in ended}
     outcomes, unread = plug.at_the_end(outcomes, setting.power_watts)
+    missing = [
+        {"phase": planned.phase.name, "repeat": planned.repeat, "seed": planned.seed(spec)}
+        for planned in plan.processes
+        if planned not in ended
+    ]
     disturbances = watch.warnings({title: outcome["conditions"] for title, outcome in outcomes.items()})
     software = provenance.software()
     if software["git_clean"] is False:
@@ -42,7 +50,7 @@ def build(
             "precision": setting.precision,
             "parallel": _parallel(request, list(outcomes.values())),
             "cpu_threads": _cpu_threads(request),
-            "profile": {"name": setting.profile_name, "content": content["profiles"][setting.profile_name]},
+            "profile": {"name": setting.profile_name, "content": setting.profile.to_dict()},
             "spec": {
                 "name": spec.name,
                 "fingerprint": spec.fingerprint,
@@ -60,11 +68,27 @@ def build(
             "state_before": privacy.scrub(record["state_before"]),
             "state_after": privacy.scrub(facts.state(setting.device, utc_now())),
             "resumed": record["resumed"],
-            "warnings": privacy.scrub([*warnings, *unread, *disturbances]),
+            "missing": missing,
+            "wide_intervals": wide_intervals,
+            "warnings": privacy.scrub([*warnings, *unread, *disturbances, *_moves(outcomes)]),
             "headline_memory": request.platform.headline_memory,
             "phases": list(outcomes.values()),
         }
     )
+
+
+def _moves(outcomes: dict[str, dict[str, Any]]) -> list[str]:
+    """Which phases ran on another machine than the first one did, or on several, a sentence each."""
+    machines = {title: list(dict.fromkeys(one["machine"] for one in o["ran"] or ())) for title, o in outcomes.items()}
+    seen = dict.fromkeys(machine for each in machines.values() for machine in each)
+    names = {machine: f"machine {i}" for i, machine in enumerate(seen, 1)}
+    if len(names) < 2:
+        return []
+    return [
+        f"{title} ran on {' and then '.join(names[machine] for machine in each)} of {len(names)}"
+        for title, each in machines.items()
+        if each
+    ]
 
 
 def _cpu_threads(request: Request) -> dict[str, Any] | None:

@@ -65,13 +65,14 @@ class Starter:
         return Job(
             phase=planned.phase.name,
             repeat=planned.repeat,
-            seed=setting.spec.training.seeds[planned.repeat],
+            seed=planned.seed(setting.spec),
             setting=setting,
             batch_size=batch_size,
             data=self.data,
             worker_env=worker_env,
             outcome=self.folder.outcome(planned, part),
             checkpoint=self.folder.checkpoint(planned),
+            machine=self.folder.machine,
         )
 
     def _run_apart(self, job: Job, limits: Limits = UNLIMITED) -> None:
@@ -122,12 +123,13 @@ class Starter:
         bound = max_batch.memory_bound(setting.device, self.request.memory_share)
         outcomes: list[TryDone | Failed] = []
 
-        def attempt(batch_size: int) -> Try:
+        def attempt(batch_size: int, whole: bool = False) -> Try:
             nonlocal bound
-            self.progress(0.0, f"batch {batch_size}")
-            one = self._job(planned, batch_size, f".batch-{batch_size}")
+            self.progress(0.0, f"batch {batch_size}" + ", a whole window" * whole)
+            one = replace(self._job(planned, batch_size, f".batch-{batch_size}" + "-whole" * whole), whole_window=whole)
             if one.outcome.status is None:
-                self._run_apart(one, Limits(bound, setting.profile.max_batch_seconds))
+                longer = setting.profile.window_seconds if whole else 0.0
+                self._run_apart(one, Limits(bound, setting.profile.max_batch_seconds + longer))
             content = one.outcome.read()
             kind: type[TryDone | Failed] = TryDone if content["status"] == "ok" else Failed
             outcomes.append(schema.parse(kind, content))
@@ -137,6 +139,7 @@ class Starter:
         smallest = setting.spec.training.batch_size
         largest = min(self.request.largest_batch, setting.spec.data.train_images)
         found = max_batch.search(attempt, smallest, largest, lambda: bound)
+        found = max_batch.confirmed(found, lambda batch_size: attempt(batch_size, whole=True))
         if found.batch_size is None:
             last = outcomes[-1]
             part = Failure(last.failure or "fault", f"not even batch {smallest} trains: {last.reason}").part()
@@ -144,4 +147,5 @@ class Starter:
             backend = next(outcome.backend for outcome in reversed(outcomes) if outcome.backend)
             measured = MaxBatch(batch_size=found.batch_size, ended_by=found.ended_by, tries=tuple(found.tries))
             part = worker.ended_well(backend.to_dict(), measured, None)
+            part["ran"] = [one.to_dict() for outcome in outcomes for one in outcome.ran or ()]
         job.keep(part, monotonic() - start)

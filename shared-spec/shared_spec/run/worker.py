@@ -1,5 +1,6 @@
 """A phase process from start to end: builds the backend, performs one phase, leaves its outcome."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -15,7 +16,7 @@ import psutil
 from shared_spec import files, ranks
 from shared_spec.backend import Backend, DeviceWatchdog, OutOfMemory
 from shared_spec.errors import UserError
-from shared_spec.machine import memory
+from shared_spec.machine import caches, memory
 from shared_spec.measure.clock import monotonic
 from shared_spec.measure.timing import Progress, silent
 from shared_spec.platform import Platform
@@ -23,7 +24,7 @@ from shared_spec.results.format import FailureKind
 from shared_spec.run import phases, proof
 from shared_spec.run.context import Context
 from shared_spec.run.events import introduce, reporter
-from shared_spec.run.job import EXIT_USER_ERROR, PARENT_ENV, Failure, Job
+from shared_spec.run.job import EXIT_USER_ERROR, PARENT_ENV, Failure, Job, ran
 from shared_spec.run.phases import Measured
 from shared_spec.workload.spec import Spec
 
@@ -96,26 +97,35 @@ def perform(platform: Platform, job: Job, progress: Progress) -> dict[str, Any]:
     """Run the phase, alone or as one of its ranks; return its part of the outcome."""
     entered, phase, setting = monotonic(), phases.BY_NAME[job.phase], job.setting
     progress(0.0, "starting")
+    idle_before = phase.before(job) if phase.before else None
     before_framework = memory.resident_bytes()
+    cached = caches.programs(platform.program_caches(setting.device, setting.engine, os.environ))
+    ready = monotonic()
     backend = make_backend(platform, setting.spec, setting.device, setting.precision, setting.engine)
     built, before_model = monotonic(), memory.resident_bytes()
     if phase.ranks == "all" and backend.group.size != setting.ranks:
         raise UserError(f"{setting.ranks} ranks were asked for, and {backend.group.size} came together.")
-    context = Context(backend, job, progress)
-    measurements = phase.perform(context)
-    if phase.with_memory:
-        before = {"host_before_framework": before_framework, "host_before_model": before_model}
-        measurements = measurements.changed(memory={**backend.memory(), **context.process_memory(), **before})
+    context = Context(backend, job, progress, idle_before=idle_before)
+    with memory.DriverPeak() if setting.device == "cuda" else contextlib.nullcontext() as context.driver_peak:
+        measurements = phase.perform(context)
+        if phase.with_memory:
+            before = {"host_before_framework": before_framework, "host_before_model": before_model}
+            measurements = measurements.changed(memory={**backend.memory(), **context.process_memory(), **before})
     if phase.proof is not None:
         progress(0.95, "looking at what was timed")
         checks = tuple(proof.complete(phase.proof, context, measurements))
         measurements = measurements.changed(checks=checks, unchecked=proof.unchecked(context, phase.name))
     startup = {
         "process_seconds": None if job.started is None else entered - job.started,
-        "backend_seconds": built - entered,
+        "backend_seconds": built - ready,
         "preparation_seconds": context.preparation_seconds,
+        "cached_programs": cached,
     }
-    return ended_well(described(backend, setting.ranks), measurements, startup)
+    part = ended_well(described(backend, setting.ranks), measurements, startup)
+    if context.ran_before:
+        seconds = monotonic() - (entered if job.started is None else job.started)
+        part["ran"] = [*(one.to_dict() for one in context.ran_before), ran(job, seconds)]
+    return part
 
 
 def ended_well(backend: dict[str, Any], measurements: Measured, startup: dict[str, Any] | None) -> dict[str, Any]:

@@ -133,6 +133,9 @@ class TrainingSpec(Model):
     batch_size: Count
     epochs: Count
     eval_batch_size: Count
+    evaluations_per_epoch: int = Field(
+        ge=1, le=100, description="Evaluations of all test images in an epoch, evenly spaced; the last is at its end"
+    )
     target_top1: float = Field(gt=0, le=1)
     seeds: Annotated[tuple[Seed, ...], ARRAY, UNIQUE] = Field(
         min_length=1,
@@ -165,10 +168,11 @@ class Profile(Model):
     phases: Annotated[tuple[PhaseName, ...], ARRAY, UNIQUE] = Field(
         min_length=1, description="Phases in the order they run", json_schema_extra={"uniqueItems": True}
     )
-    repeats: Count = Field(description="Repeats of training, latency and inference, each its own process and seed")
+    repeats: Count = Field(description="Repeats of training and latency, each its own process and seed")
     max_repeats: Count = Field(
-        description="Repeats are added up to this many while an interval is wider than measuring.interval_tolerance"
+        description="They are added up to this many while an interval is wider than measuring.interval_tolerance"
     )
+    inference_repeats: Count = Field(description="Repeats of inference, each its own process")
     convergence_repeats: Count = Field(description="Full trainings, each with its own seed")
     idle_seconds: Positive = Field(description="Time of measuring idle power before a training phase, seconds")
     ceiling_seconds: Positive = Field(description="Time for the matrix-product rate, seconds")
@@ -216,9 +220,28 @@ class Spec(Model):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what is measured and how. The profiles, which say only how much, are left out."""
-        content = {key: value for key, value in self.to_dict().items() if key != "profiles"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        """SHA-256 of what is measured and how. The profiles, which say only how much, are left out.
+
+        So is a single evaluation an epoch: specs had no other before version 1.1, and keep their fingerprint.
+        """
+        content = self._measured()
+        if self.training.evaluations_per_epoch == 1:
+            del content["training"]["evaluations_per_epoch"]
+        return _sha256(content)
+
+    @property
+    def training_fingerprint(self) -> str:
+        """SHA-256 of what is computed and how it is timed, whatever the version and however often it is evaluated.
+
+        Evaluations change no weight and no loss: what two specs with this in common measure is the same, except for
+        times that evaluations are part of.
+        """
+        content = self._measured()
+        del content["version"], content["training"]["evaluations_per_epoch"]
+        return _sha256(content)
+
+    def _measured(self) -> dict[str, Any]:
+        return {key: value for key, value in self.to_dict().items() if key != "profiles"}
 
     @property
     def is_standard(self) -> bool:
@@ -232,6 +255,14 @@ class Spec(Model):
     def steps_per_epoch(self, batch_size: int) -> int:
         """Training steps in an epoch; the images that do not fill a batch are left out of that epoch."""
         return self.data.train_images // batch_size
+
+    def evaluation_steps(self, batch_size: int) -> tuple[int, ...]:
+        """Steps of an epoch, counted from 1, after which the test images are evaluated; the last is its last.
+
+        Where the steps cannot be divided evenly, an evaluation comes up to a step early. There are no more than steps.
+        """
+        steps, count = self.steps_per_epoch(batch_size), self.training.evaluations_per_epoch
+        return tuple(sorted({max(1, steps * i // count) for i in range(1, count + 1)}))
 
     def learning_rate(self, step: int, batch_size: int) -> float:
         """Learning rate of training step `step` (from 0) at a global batch of `batch_size` images.
@@ -247,6 +278,10 @@ class Spec(Model):
             return schedule.initial_lr + (peak - schedule.initial_lr) * step / warmup
         progress = min(1.0, (step - warmup) / max(1, total - warmup))
         return schedule.final_lr + (peak - schedule.final_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _contradictions(spec: Spec) -> Iterator[Problem]:
@@ -265,7 +300,7 @@ def _contradictions(spec: Spec) -> Iterator[Problem]:
     for name, profile in (("quick", spec.profiles.quick), ("full", spec.profiles.full)):
         if profile.max_repeats < profile.repeats:
             yield f"/profiles/{name}/max_repeats", f"is less than /profiles/{name}/repeats"
-        if len(training.seeds) < max(profile.max_repeats, profile.convergence_repeats):
+        if len(training.seeds) < max(profile.max_repeats, profile.inference_repeats, profile.convergence_repeats):
             yield "/training/seeds", f"has fewer entries than /profiles/{name} has repeats"
 
 

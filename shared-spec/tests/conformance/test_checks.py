@@ -117,7 +117,7 @@ MEANT_FOR = {
     "last row dropped": ["gradients, initial weights", "trace, loss"],
     "targets of the batch before": ["trace, loss", "trace, first moments"],
     "patch embedding frozen": ["second step, parameters", "trace, parameters"],
-    "weights packed at first inference and never again": AGAIN,
+    "weights packed at first inference after loading and kept": AGAIN,
     "answers remembered by their image": [*AGAIN, "synchronize, inference"],
     "moving average of weights in inference": AGAIN,
 }
@@ -146,7 +146,7 @@ MEANT_FOR_IN_BF16 = {
     "first moments kept in bf16": ["second step, second moments"],
     "decay by the peak rate": ["second step, parameters"],
     "last row dropped": ["gradients, initial weights"],
-    "weights packed at first inference and never again": AGAIN,
+    "weights packed at first inference after loading and kept": AGAIN,
     "answers remembered by their image": AGAIN,
     "moving average of weights in inference": AGAIN,
 }

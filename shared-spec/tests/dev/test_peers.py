@@ -39,6 +39,29 @@ def test_ratio_is_the_geometric_mean_with_an_interval_around_it() -> None:
     assert high / low < 1.1
 
 
+def test_the_best_peer_counts_task_by_task() -> None:
+    named = {"precision": "fp32", "batch_size": 1, "cap": None}
+    duels = [
+        {"peer": peer, "task": task, "ratio": ratio} | named
+        for peer, task, ratio in (
+            ("a", "train", 1.2),
+            ("b", "train", 1.1),
+            ("a", "latency", 0.9),
+            ("b", "latency", 2.0),
+        )
+    ]
+    assert peers.best([*duels, duels[0] | {"cap": "avx2"}]) == [duels[1], duels[2], duels[0] | {"cap": "avx2"}]
+
+
+def test_a_cap_is_asked_of_both_and_kept_apart(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "peers.json"
+    words = ("--peer", "slow", "--task", "latency", "--precision", "fp32", "--out", str(out))
+    assert run(*words, "--cap", "avx2").returncode == run(*words).returncode == 0
+    capped, free = json.loads(out.read_text())["duels"]
+    assert capped["env"] == {"FAKE_THREADS": "2", **peers.CAPS["avx2"]}
+    assert (capped["cap"], free["cap"], free["env"]) == ("avx2", None, {"FAKE_THREADS": "2"})
+
+
 def test_a_duel_is_written_and_shown(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     out = tmp_path / "peers.json"
     done = run("--peer", "slow", "--task", "train", "--precision", "fp32", "--out", str(out))

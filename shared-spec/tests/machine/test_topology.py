@@ -187,3 +187,17 @@ def test_the_tightest_memory_limit_around_counts(system: System, prepare: Callab
     assert limits.memory_limit() is None
     prepare(system)
     assert limits.memory_limit() == 2147483648
+
+
+@pytest.mark.parametrize("error", [SystemError("returned NULL"), RuntimeError("no such key"), OSError(5, "I/O error")])
+def test_counts_that_cannot_be_read_end_nothing(
+    system: System, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(logical: bool = True) -> int:
+        raise error
+
+    monkeypatch.setattr(topology.psutil, "cpu_count", fail)
+    monkeypatch.setattr(topology, "cores", list)  # a system that does not list them
+    assert topology.threads().count >= 1
+    assert topology.threads(asked=1) == Threads(1, None)
+    topology.affinity()

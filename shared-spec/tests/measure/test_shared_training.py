@@ -120,7 +120,7 @@ def test_a_training_goes_on_with_another_number_of_ranks(short_spec: Spec, tmp_p
 def test_a_training_whose_ranks_part_fails_at_the_end_of_the_epoch(short_spec: Spec, tmp_path: Path) -> None:
     for error in converge(short_spec, 2, tmp_path / "c", part=1):
         assert isinstance(error, RanksApart)
-        assert str(error) == "parameters at the end of epoch 1: rank 1 differs from rank 0"
+        assert str(error) == "parameters after epoch 1: rank 1 differs from rank 0"
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 16])

@@ -1,6 +1,6 @@
 """The measuring loops on a fake backend and a fake clock: every figure is known in advance."""
 
-from itertools import repeat
+from itertools import pairwise, repeat
 
 import numpy as np
 import pytest
@@ -83,6 +83,16 @@ def test_a_batch_is_tried_for_several_whole_steps(spec: Spec) -> None:
     measured = training.measure_batch(make_trainer(spec, device), 5)
     assert measured.window_blocks == ((5, pytest.approx(0.505)),)
     assert device.calls.count("train_step") == 7
+    assert measured.whole is False
+
+
+def test_a_batch_that_is_to_count_trains_for_a_window_and_evaluates(spec: Spec) -> None:
+    device = FakeDevice({"train_step": 0.1, "infer": 0.1})
+    images = np.zeros((10, 32, 32, 3), np.uint8)
+    measured = training.measure_batch(make_trainer(spec, device), 5, 2.0, images)
+    assert measured.whole is True
+    assert 2.0 <= measured.seconds < 3.0
+    assert device.calls[-3:] == ["synchronize", "infer", "to_numpy"]
 
 
 def test_compile_time_is_apart_from_the_window(spec: Spec) -> None:
@@ -264,6 +274,38 @@ def test_latency_keeps_every_sample_and_separates_transfer(spec: Spec) -> None:
     assert sum(measured.host_to_host_seconds) >= 0.1
     assert measured.host_to_host_seconds == pytest.approx([0.006] * len(measured.host_to_host_seconds))
     assert measured.device_only_seconds == pytest.approx([0.006] * len(measured.device_only_seconds))
+
+
+def test_device_only_goes_round_images_that_are_there_already(spec: Spec) -> None:
+    """No transfer between two timed calls but every sixteenth, and no image twice."""
+    device = FakeDevice({"infer": 0.005}, dispatch=0.001)
+    backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
+    asked: list[bytes] = []
+    infer = backend.infer
+    backend.infer = lambda batch: asked.append(np.asarray(batch).tobytes()) or infer(batch)  # type: ignore[method-assign,func-returns-value]
+    images = np.arange(3, dtype=np.uint8).repeat(32 * 32 * 3).reshape(3, 32, 32, 3)
+    measured = inference.measure_latency(backend, images, spec, spec.profiles.quick, device.clock)
+    count = len(measured.device_only_seconds)
+    assert count > inference.RESIDENT_IMAGES
+    assert len(set(asked[-count:])) == count
+    waits = device.calls[-2 * count :].count("synchronize")
+    assert waits <= count + count // inference.RESIDENT_IMAGES + 1
+
+
+def test_inference_goes_round_several_batches_and_some_answers_are_looked_at(spec: Spec) -> None:
+    device = FakeDevice({"infer": 0.02})
+    backend = FakeBackend(spec, "cpu", "fp32", "fake", device.on_work)
+    images = np.arange(8, dtype=np.uint8).repeat(32 * 32 * 3).reshape(8, 32, 32, 3)
+    asked: list[int] = []
+    infer = backend.infer
+    backend.infer = lambda batch: asked.append(int(np.asarray(batch).flat[0])) or infer(batch)  # type: ignore[method-assign,func-returns-value]
+    seen: list[inference.TimedCalls] = []
+    profile = spec.profiles.quick.changed(inference_max_batch=1)
+    inference.measure_inference(backend, images, spec, profile, device.clock, observer=seen.append)
+    assert set(asked) == set(range(inference.RESIDENT))
+    assert all(a != b for a, b in pairwise(asked))
+    assert len(seen) == inference.LOOKED_AT
+    assert len({int(one.images.flat[0]) for one in seen}) == inference.LOOKED_AT
 
 
 def test_latency_samples_are_written_in_nanoseconds(spec: Spec) -> None:

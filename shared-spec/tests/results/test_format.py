@@ -41,7 +41,7 @@ def example() -> dict[str, Any]:
         "repeat": 7, "status": "failed", "failure": "killed", "reason": "the process was killed by SIGKILL",
         "startup": None, "backend": None, "measurements": None,
     }  # fmt: skip
-    for row in ("epochs", "tries", "sizes"):
+    for row in ("evaluations", "tries", "sizes"):
         for outcome in phases.values():
             if row in outcome["measurements"]:
                 outcome["measurements"][row] = outcome["measurements"][row][:2]

@@ -8,7 +8,7 @@ from shared_spec.results import verdicts
 from shared_spec.results.measurements import (
     Conformance,
     Convergence,
-    Epoch,
+    Evaluation,
     Inference,
     InferenceSize,
     Latency,
@@ -59,14 +59,14 @@ def test_conformance_names_what_failed(tiny_spec: Spec) -> None:
 @pytest.mark.parametrize(
     ("epochs_to_target", "words"),
     [
-        (2, "target of 45.0% reached in epoch 2 after 20 s, best 46.0%"),
+        (2, "target of 45.0% reached after 2 epochs, 20 s, best 46.0%"),
         (None, "target of 45.0% NOT reached in 2 epochs"),
     ],
 )
 def test_convergence_says_reached_or_not(tiny_spec: Spec, epochs_to_target: int | None, words: str) -> None:
-    epochs = tuple(Epoch.model_construct(top1=top1) for top1 in (0.3, 0.46))
+    rows = tuple(Evaluation.model_construct(top1=top1, step=10 * i) for i, top1 in enumerate((0.3, 0.46), 1))
     measured = Convergence.model_construct(
-        epochs=epochs, target_top1=0.45, images=3000, seconds=20.0, epochs_to_target=epochs_to_target,
+        evaluations=rows, steps_per_epoch=10, target_top1=0.45, images=3000, seconds=20.0, epochs_to_target=epochs_to_target,
         seconds_to_target=20.0 if epochs_to_target else None,
     )  # fmt: skip
     verdict = verdicts.convergence(measured, tiny_spec)

@@ -93,7 +93,7 @@ MACHINES: dict[str, tuple[Callable[[System, Spec], list[Finding]], list[str]]] =
             "null  energy and power: the meter of Apple Silicon is not installed",
             "          $ pip install zeus-apple-silicon",
             "ok    sleep: caffeinate keeps the machine awake",
-            "ok    time: full takes about 3 h",
+            "ok    time: full takes about 11 h",
         ],
     ),
     "RTX 4070 desktop": (

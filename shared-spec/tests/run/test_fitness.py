@@ -90,6 +90,7 @@ def test_wsl_is_told_and_what_it_makes_null(system: System, tiny_spec: Spec) -> 
     environment, state = facts.collect("cuda"), facts.state("cuda", utc_now())
     lacks = fitness.lacks(setting(tiny_spec, "cuda"), environment, state)
     assert [lack.figure for lack in lacks] == [
+        "energy of processor packages and memory beside the GPU's",
         "the process's GPU memory as the driver books it", "throttling of the GPU",
     ]  # fmt: skip
     (energy, *_) = fitness.lacks(setting(tiny_spec, "cpu"), environment, state)
@@ -128,6 +129,8 @@ def test_ranks_and_a_wall_meter_have_reasons_of_their_own(tiny_spec: Spec) -> No
     assert "no meter of this system sees all ranks" in energy.reason
     (idle,) = fitness.lacks(setting(tiny_spec, "cpu", power_watts=42.0), {}, {})
     assert idle.figure == "idle power"
+    assert fitness.lacks(setting(tiny_spec, "cpu", power_watts="idle=6.5,load=38"), {}, {}) == []
+    assert fitness.lacks(setting(tiny_spec, "cpu", power_watts="plug.csv"), {}, {}) == []
 
 
 def test_what_was_chosen_is_in_the_result(spec_file: Path, tmp_path: Path) -> None:

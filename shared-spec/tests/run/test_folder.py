@@ -16,7 +16,7 @@ from shared_spec.run.request import Request
 from shared_spec.workload.spec import Spec
 
 DATA = {"train": "0" * 32}
-TRAINING = Planned(phases.TRAINING, 0, 1)
+TRAINING = Planned(phases.TRAINING, 0)
 
 
 @pytest.fixture(autouse=True)

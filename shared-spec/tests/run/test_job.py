@@ -14,7 +14,9 @@ from shared_spec.workload.spec import Spec
 def job(tiny_spec: Spec, tmp_path: Path) -> Job:
     setting = Setting(tiny_spec, "quick", "cpu", "fake", "fp32", ranks=2)
     outcome = OutcomeFile(tmp_path / "00-training-0.json")
-    return Job("training", 0, 7, setting, 4, None, {"A": "/home/ada/lib.so"}, outcome, tmp_path / "c.safetensors")
+    return Job(
+        "training", 0, 7, setting, 4, None, {"A": "/home/ada/lib.so"}, outcome, tmp_path / "c.safetensors", "ab" * 8
+    )
 
 
 def test_a_job_arrives_as_it_was_sent(job: Job, tmp_path: Path) -> None:

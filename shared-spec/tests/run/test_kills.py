@@ -26,7 +26,7 @@ def test_killing_the_parent_loses_nothing_and_leaves_no_child(spec_file: Path, t
     parent.communicate()
     wait_for(lambda: not running(child))
     assert not list(out.glob("*.json"))
-    (kept,) = out.glob(".runs/*/00-ceiling-0.json")
+    (kept,) = out.glob(".runs/*/01-ceiling-0.json")
     ceiling = files.read(kept)
     done = quick(spec_file, out, phases=THREE)
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def test_a_full_training_killed_at_random_moments_ends_as_if_left_alone(
     assert KILLS - 1 <= killed["resumed"] <= KILLS
     assert killed["final_params"] == alone["final_params"]
     assert killed["loss_trace"] == alone["loss_trace"]
-    assert [row["top1"] for row in killed["epochs"]] == [row["top1"] for row in alone["epochs"]]
+    assert [row["top1"] for row in killed["evaluations"]] == [row["top1"] for row in alone["evaluations"]]
 
 
 def checkpointed(out: Path) -> int:

@@ -94,6 +94,30 @@ def test_prediction_is_a_line_through_the_two_largest() -> None:
     assert predicted_bytes(tries, 128) == pytest.approx(GIB + 128 * 10 * 2**20)
 
 
+def test_the_largest_batch_counts_only_if_it_trains_for_a_whole_window() -> None:
+    """What fits five steps need not fit sixty seconds and an evaluation: then the next smaller one is put to it."""
+    short, whole = Machine(100), Machine(90)
+    found = search(short.attempt, 32, 65536, lambda: None)
+    assert found.batch_size is not None
+    assert found.batch_size > 90
+    confirmed = max_batch.confirmed(found, whole.attempt)
+    fitting = sorted((t.batch_size for t in found.tries if t.outcome == FITS), reverse=True)
+    assert whole.asked == fitting[: len(whole.asked)]
+    assert confirmed.batch_size == whole.asked[-1] <= 90
+    assert "whole window" in confirmed.ended_by
+    sizes = [t.batch_size for t in confirmed.tries]
+    assert sorted(sizes) == sorted(t.batch_size for t in found.tries)  # each once: the longer try stands
+    assert {t.batch_size for t in confirmed.tries if t.outcome == FITS} == {
+        b for b in sizes if b <= confirmed.batch_size
+    }
+
+
+def test_no_batch_that_trains_for_a_whole_window_is_told() -> None:
+    found = max_batch.confirmed(search(Machine(100).attempt, 32, 65536, lambda: None), Machine(20).attempt)
+    assert found.batch_size is None
+    assert not [t for t in found.tries if t.outcome == FITS]
+
+
 class Mac:
     """16 GB, of which Metal's buffers take a GiB and 150 MiB an image, in no resident set; MLX keeps a third more."""
 
@@ -187,6 +211,7 @@ def test_each_batch_is_tried_in_its_own_process(spec_file: Path, tmp_path: Path)
     assert measured["batch_size"] == 6
     assert measured["ended_by"] == "--max-batch 6"
     assert [tried["batch_size"] for tried in measured["tries"]] == [4, 6]
+    assert [tried["measurements"]["whole"] for tried in measured["tries"]] == [False, True]
 
 
 def test_the_search_goes_on_inside_a_limit_of_the_system(spec_file: Path, tmp_path: Path) -> None:
@@ -217,8 +242,7 @@ def test_a_try_that_takes_more_than_its_share_is_stopped(spec_file: Path, tmp_pa
         FAKE_MEMORY=f"{64 << 20}:8", FAKE_STEP_SECONDS="0.1",
     )  # fmt: skip
     measured = largest_batch(done, tmp_path / "r")
-    assert [tried["batch_size"] for tried in measured["tries"]][:2] == [4, 8]
-    killed = measured["tries"][1]
+    killed = next(tried for tried in measured["tries"] if tried["batch_size"] == 8)
     assert killed["outcome"] == "out of memory"
     assert "more memory than the share" in killed["reason"]
     assert 4 <= measured["batch_size"] < 8
@@ -238,3 +262,14 @@ def test_the_search_survives_the_systems_out_of_memory_killer(spec_file: Path, t
     measured = largest_batch(done, tmp_path / "r")
     reasons = [tried["reason"] for tried in measured["tries"] if tried["outcome"] == "out of memory"]
     assert "killed by the system's out-of-memory killer" in reasons
+
+
+def test_a_memory_that_cannot_be_read_sets_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise SystemError("returned NULL without setting an exception")
+
+    monkeypatch.setattr(max_batch.psutil, "virtual_memory", fail)
+    monkeypatch.setattr(max_batch.limits, "memory_limit", lambda: None)
+    assert max_batch.memory_bound("cpu", 0.5) is None
+    monkeypatch.setattr(max_batch.limits, "memory_limit", lambda: 1000)
+    assert max_batch.memory_bound("cpu", 0.5) == 500

@@ -69,7 +69,7 @@ def test_a_try_whose_footprint_grows_past_its_share_is_stopped_though_its_reside
     (outcome,) = only_result(tmp_path / "r")["phases"]
     tries = {tried["batch_size"]: tried for tried in outcome["measurements"]["tries"]}
     assert [(size, tried["outcome"]) for size, tried in tries.items()] == [
-        (4, "fits"), (8, "out of memory"), (6, "fits"), (7, "out of memory"),
+        (4, "fits"), (8, "out of memory"), (7, "out of memory"), (6, "fits"),
     ]  # fmt: skip
     assert "more memory than the share" in tries[8]["reason"]
 

@@ -34,6 +34,7 @@ def span(start: float, end: float) -> list[float]:
 
 def test_the_idle_and_the_working_window_have_their_own_joules() -> None:
     measured = {
+        "idle_before": {**NULL, "seconds": 5.0, "windows": [span(0, 5)]},
         "idle": {**NULL, "seconds": 30.0, "windows": [span(10, 40)]},
         "energy": {**NULL, "windows": [span(100, 200)]},
         "batch_size": 32,
@@ -49,19 +50,19 @@ def test_the_idle_and_the_working_window_have_their_own_joules() -> None:
 def full(*ended: float) -> dict[str, Any]:
     epochs = [{"epoch": i, "ended": START + end, "joules": None} for i, end in enumerate(ended, 1)]
     energy = {**NULL, "windows": [span(0, 1000), span(2000, ended[-1])]}  # taken up again after 1000 s
-    return {"phase": "convergence", "measurements": {"energy": energy, "epochs": epochs}}
+    return {"phase": "convergence", "measurements": {"energy": energy, "evaluations": epochs}}
 
 
 def test_an_epoch_has_what_lies_before_its_end_and_the_pause_counts_nothing() -> None:
     now = plug.metered(full(600, 2500, 3000), log())["measurements"]
-    assert [epoch["joules"] for epoch in now["epochs"]] == pytest.approx([18e3, 45e3, 60e3])
-    assert now["energy"]["joules"] == now["epochs"][-1]["joules"]
+    assert [epoch["joules"] for epoch in now["evaluations"]] == pytest.approx([18e3, 45e3, 60e3])
+    assert now["energy"]["joules"] == now["evaluations"][-1]["joules"]
     assert now["energy"]["windows"] == full(3000)["measurements"]["energy"]["windows"]
 
 
 def test_a_log_that_ends_early_keeps_the_epochs_before() -> None:
     now = plug.metered(full(600, 2500, 3000), log(until=1500))["measurements"]
-    assert [epoch["joules"] for epoch in now["epochs"]] == [pytest.approx(18e3), None, None]
+    assert [epoch["joules"] for epoch in now["evaluations"]] == [pytest.approx(18e3), None, None]
     assert "a gap of" in now["energy"]["reason"]
 
 

@@ -221,7 +221,7 @@ def different(path: Keys) -> Any:
         ("data", "image_size"): None,
         ("data", "train_images"): 49_999,
         ("data", "test_images"): 9_999,
-        ("version",): "1.1",
+        ("version",): "1.2",
         ("training", "seeds"): [*range(1, 9)],
     }
     if path in special:
@@ -238,6 +238,36 @@ def test_fingerprint_changes_with_every_field_of_the_workload(standard_spec: Spe
     spec = parse_spec(changed(path, different(path)), "changed")
     assert spec.fingerprint != standard_spec.fingerprint
     assert not spec.is_standard
+
+
+BEFORE_1_1 = "0c376fa1"
+"""How the fingerprint of the standard workload began when it was evaluated once an epoch."""
+
+
+def test_a_spec_that_is_evaluated_once_keeps_the_fingerprint_that_it_had(standard_spec: Spec) -> None:
+    training = standard_spec.training.changed(evaluations_per_epoch=1)
+    assert standard_spec.changed(version="1.0", training=training).fingerprint.startswith(BEFORE_1_1)
+
+
+@pytest.mark.parametrize("path", [path for path in WORKLOAD if different(path) is not None], ids="/".join)
+def test_training_fingerprint_is_that_of_all_but_the_evaluations(standard_spec: Spec, path: Keys) -> None:
+    spec = parse_spec(changed(path, different(path)), "changed")
+    same = path in (("version",), ("training", "evaluations_per_epoch"))
+    assert (spec.training_fingerprint == standard_spec.training_fingerprint) is same
+
+
+@pytest.mark.parametrize(
+    ("images", "count", "steps"),
+    [(64, 1, (16,)), (64, 2, (8, 16)), (60, 2, (7, 15)), (60, 4, (3, 7, 11, 15)), (8, 5, (1, 2)), (4, 2, (1,))],
+)
+def test_evaluations_are_spread_over_the_epoch_and_end_it(
+    tiny_spec: Spec, images: int, count: int, steps: tuple[int, ...]
+) -> None:
+    spec = tiny_spec.changed(
+        data=tiny_spec.data.changed(train_images=images),
+        training=tiny_spec.training.changed(evaluations_per_epoch=count),
+    )
+    assert spec.evaluation_steps(4) == steps
 
 
 def test_fingerprint_does_not_change_with_the_profiles(standard_spec: Spec) -> None:

@@ -20,7 +20,9 @@ from typing import Any
 from shared_spec.machine.energy.meter import Clock, NoMeter, implausible
 from shared_spec.results.quantities import Energy, EnergySource
 
+STEP_SECONDS = 2.2
 UPDATE_SECONDS = 2.5
+"""A little longer than a step: a counter that has not moved for so long stands still."""
 MAX_WATTS = 500.0
 """More than the power supply of any Mac but the Mac Pro gives, so more than any of these chips takes."""
 PARTS = {"cpu_total_mj": "CPU", "gpu_mj": "GPU", "ane_mj": "neural engine", "dram_mj": "memory"}
@@ -121,7 +123,9 @@ class AppleMeter:
         millijoules = {field: getattr(energy, field) for field in self._parts}
         reason = self._objection(millijoules, seconds)
         joules = None if reason else sum(millijoules.values()) / 1000
-        return Energy(joules=joules, reason=reason, source=self.source, scope=self.scope, samples=1)
+        return Energy(
+            joules=joules, reason=reason, source=self.source, scope=self.scope, samples=1, step_seconds=STEP_SECONDS
+        )
 
     def _objection(self, millijoules: dict[str, int | None], seconds: float) -> str | None:
         """Why the figures cannot be true; None where they can."""

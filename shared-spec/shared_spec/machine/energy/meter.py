@@ -6,10 +6,10 @@ short for that is given as counted, which may be 0: a counter moves in steps. Th
 that follow each other, so that sum is right however short its parts are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from shared_spec.results.quantities import Energy, EnergySource
+from shared_spec.results.quantities import Energy, EnergyPart, EnergySource
 
 Clock = Callable[[], float]
 
@@ -53,6 +53,29 @@ class Unmetered:
 
     def stop(self) -> Energy:
         return Energy(joules=None, reason=self.reason, source=self.source, scope=self.scope, samples=0)
+
+
+class Beside:
+    """A meter with others beside it that run over the same windows, each of another part of the machine.
+
+    Args:
+        parts: by the name of the part; what cannot be opened is an `Unmetered` that says why.
+    """
+
+    def __init__(self, meter: Meter, parts: Mapping[str, Meter]) -> None:
+        self.meter, self.parts = meter, parts
+        self.source, self.scope = meter.source, meter.scope
+
+    def start(self) -> None:
+        for part in self.parts.values():
+            part.start()
+        self.meter.start()
+
+    def stop(self) -> Energy:
+        energy = self.meter.stop()
+        parts = {name: part.stop() for name, part in self.parts.items()}
+        beside = (EnergyPart(what=name, joules=part.joules, reason=part.reason) for name, part in parts.items())
+        return energy.changed(beside=tuple(beside))
 
 
 class Dated:

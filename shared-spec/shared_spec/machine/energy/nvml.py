@@ -15,7 +15,9 @@ from shared_spec.machine.sampler import Sampler
 from shared_spec.results.quantities import Energy, EnergySource
 
 UPDATE_SECONDS = 0.5
-"""The counter moves about every 100 ms (https://ml.energy/blog); generous, for drivers that are slower."""
+"""Longer than the counter stands still; generous, for drivers that are slow."""
+STEP_SECONDS = 0.1
+"""The counter and the power figure move about every 100 ms (https://ml.energy/blog)."""
 SAMPLE_SECONDS = 0.04
 """Twice as often as the power figure moves, so that no step of it is missed."""
 MIN_SAMPLES = 60
@@ -65,7 +67,9 @@ class CounterMeter:
         reason = implausible(joules, seconds, UPDATE_SECONDS, self._gpu.limit_watts())
         if reason:
             return self._null(f"{self._gpu.name}: {reason}")
-        return Energy(joules=joules, reason=None, source=self.source, scope=self.scope, samples=1)
+        return Energy(
+            joules=joules, reason=None, source=self.source, scope=self.scope, samples=1, step_seconds=STEP_SECONDS
+        )
 
     def _null(self, reason: str) -> Energy:
         return Energy(joules=None, reason=reason, source=self.source, scope=self.scope, samples=1)
@@ -102,7 +106,14 @@ class IntegratedMeter:
         self._take()
         reason, samples = self._objection(), len(self._samples)
         joules = None if reason else self._integral()
-        return Energy(joules=joules, reason=reason, source=self.source, scope=self.scope, samples=samples)
+        return Energy(
+            joules=joules,
+            reason=reason,
+            source=self.source,
+            scope=self.scope,
+            samples=samples,
+            step_seconds=STEP_SECONDS,
+        )
 
     def _take(self) -> None:
         watts = thousandth(self._gpu.ask("nvmlDeviceGetPowerUsage"))

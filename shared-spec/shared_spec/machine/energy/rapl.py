@@ -1,9 +1,10 @@
 """Processors of Intel and AMD through RAPL, as Linux offers it under powercap.
 
 Summed are the packages, nothing else. Their subdomains core and uncore are parts of them, and memory (dram) exists
-on some servers alone, so that counting it would make machines incomparable. psys, the whole platform, contains the
-package and whatever else the board's maker wired to it, on some boards less than the package: it is never added,
-and is used only where no package is to be had. The second tree, intel-rapl-mmio, shows the same packages again.
+on some machines alone, so that counting it in would make machines incomparable: it is a figure beside it. psys, the
+whole platform, contains the package and whatever else the board's maker wired to it, on some boards less than the
+package: it is never added, and is used only where no package is to be had. The second tree, intel-rapl-mmio, shows the
+same packages again.
 
 The counters wrap, at 262 kJ on most processors and at 65 kJ on others: at 200 W every 22 or every five minutes. A
 window may hold many wraps, so a thread looks at the counters several times within the shortest time in which one can
@@ -21,10 +22,13 @@ from shared_spec.results.quantities import Energy, EnergySource
 
 ROOT = Path("/sys/class/powercap")
 UPDATE_SECONDS = 0.1
-"""The counters move about every millisecond; generous, since the files are read one after the other."""
+"""Longer than the counters stand still; generous, since the files are read one after the other."""
+STEP_SECONDS = 0.001
+"""The counters move about every millisecond (Intel's manual, volume 3, section 16.10)."""
 MAX_WATTS = 1000.0
 """More than any processor package takes: bounds how fast a counter can wrap, and tells a reset from a wrap."""
 LOOKS_PER_WRAP = 4
+MEMORY = "memory"
 
 
 RULE = 'ACTION=="add", SUBSYSTEM=="powercap", KERNEL=="intel-rapl:*", RUN+="/bin/chmod a+r /sys%p/energy_uj"'
@@ -57,8 +61,7 @@ def open_meter(clock: Clock, root: Path = ROOT, sampler: type[Sampler] = Sampler
     zones = _zones(root)
     packages = [_domain(zone, name) for zone, name in zones if name.startswith("package")]
     if packages:
-        scope = f"processor packages ({len(packages)}), memory not included"
-        return RaplMeter(packages, "rapl-package", scope, clock, sampler)
+        return RaplMeter(packages, "rapl-package", f"{_packages(len(packages))}, {MEMORY} not included", clock, sampler)
     platform = [_domain(zone, name) for zone, name in zones if name.startswith("psys")]
     if platform:
         return RaplMeter(platform, "rapl-psys", "platform as its maker defines it (psys)", clock, sampler)
@@ -66,6 +69,34 @@ def open_meter(clock: Clock, root: Path = ROOT, sampler: type[Sampler] = Sampler
         "Linux shows no energy counters of the processor: a virtual machine, a container, a processor without them, "
         "or a driver that `sudo modprobe intel_rapl_msr` loads"
     )
+
+
+def open_packages(clock: Clock, root: Path = ROOT, sampler: type[Sampler] = Sampler) -> "RaplMeter":
+    """The meter of all packages and nothing else.
+
+    Raises:
+        NoMeter: as `open_meter`, and where there is the platform's counter alone.
+    """
+    meter = open_meter(clock, root, sampler)
+    if meter.source != "rapl-package":
+        raise NoMeter("this processor shows the energy of the whole platform alone")
+    return meter
+
+
+def open_memory(clock: Clock, root: Path = ROOT, sampler: type[Sampler] = Sampler) -> "RaplMeter":
+    """The meter of the memory beside the packages.
+
+    Raises:
+        NoMeter: no such counters, or no permission.
+    """
+    memory = [_domain(zone, name) for zone, name in _zones(root) if name == "dram"]
+    if not memory:
+        raise NoMeter("this processor has no energy counter for memory (dram)")
+    return RaplMeter(memory, "rapl-package", MEMORY, clock, sampler)
+
+
+def _packages(count: int) -> str:
+    return f"processor packages ({count})"
 
 
 def _zones(root: Path) -> list[tuple[Path, str]]:
@@ -118,7 +149,14 @@ class RaplMeter:
         self._sampler.stop()
         self._look()
         joules = None if self._objection else self._microjoules / 1e6
-        return Energy(joules=joules, reason=self._objection, source=self.source, scope=self.scope, samples=1)
+        return Energy(
+            joules=joules,
+            reason=self._objection,
+            source=self.source,
+            scope=self.scope,
+            samples=1,
+            step_seconds=STEP_SECONDS,
+        )
 
     def _forget(self) -> None:
         self._microjoules = 0

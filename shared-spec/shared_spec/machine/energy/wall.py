@@ -126,7 +126,7 @@ class PlugLog:
         reason = self._objection(samples, gap, sum(end - start for start, end in windows), joules)
         return Energy(
             joules=None if reason else joules, reason=reason, source=SOURCE, scope=LOG_SCOPE, samples=samples,
-            windows=tuple(windows),
+            windows=tuple(windows), step_seconds=None if reason else gap,
         )  # fmt: skip
 
     def _objection(self, samples: int, gap: float, seconds: float, joules: float) -> str | None:

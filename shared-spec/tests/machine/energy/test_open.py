@@ -8,12 +8,13 @@ from typing import Any, get_args
 
 import pytest
 from fake_meters import World, assert_null, reading_of
+from fake_nvml import Board, Nvml
 
 from shared_spec.machine.energy import apple, nvml, rapl, wall
 from shared_spec.machine.energy.meter import Dated, Unmetered
 from shared_spec.machine.energy.open import LOG_PENDING, open_idle_meter, open_meter
 from shared_spec.machine.energy.wall import WallPower
-from shared_spec.results.quantities import Energy, EnergySource
+from shared_spec.results.quantities import Energy, EnergyPart, EnergySource
 
 
 @pytest.mark.parametrize(("joules", "reason"), [(None, None), (0.0, "no permission")])
@@ -115,3 +116,41 @@ def test_a_dated_meter_tells_when_its_window_was(world: World) -> None:
     assert reading.windows is not None
     assert reading.windows[0] == pytest.approx((1e9 + 100, 1e9 + 102))
     Energy.model_validate(reading.to_dict())
+
+
+def of_counter(joules: float | None, **changed: Any) -> Energy:
+    reason = "no more" if joules is None else None
+    return Energy(joules=joules, reason=reason, source="nvml-counter", scope="gpu 0", samples=1, **changed)
+
+
+@pytest.mark.parametrize(("seconds", "uncertain"), [(10.0, 50.0), (60.0, 50.0), (1.0, 50.0)])
+def test_a_window_may_have_gained_or_lost_a_step_of_its_meter(seconds: float, uncertain: float) -> None:
+    reading = of_counter(500.0 * seconds, step_seconds=0.1)
+    assert reading.uncertainty(seconds) == pytest.approx(uncertain)
+    assert of_counter(500.0).uncertainty(1.0) is None  # a power that was given has no step
+    assert of_counter(None, step_seconds=0.1).uncertainty(1.0) is None
+
+
+@pytest.mark.parametrize("phase", range(10))
+def test_no_window_is_off_by_more_than_its_uncertainty(phase: int, world: World, board: Board) -> None:
+    meter = nvml.open_meter(world.clock, Nvml(board), {}, world.sampler())
+    world.run(0.01 * phase)
+    reading = reading_of(meter, world, 1.03)
+    assert abs((reading.joules or 0.0) - 515.0) <= (reading.uncertainty(1.03) or 0.0) * 1.05
+
+
+def test_windows_in_a_row_add_up_with_what_is_beside_them() -> None:
+    def window(joules: float | None, beside: float | None, start: float) -> Energy:
+        part = EnergyPart(what="memory", joules=beside, reason=None if beside is not None else "lost")
+        return of_counter(joules, beside=(part,), windows=((start, start + 1),))
+
+    both = window(5.0, 1.0, 0).plus(window(6.0, 2.0, 10))
+    assert (both.joules, both.windows) == (11.0, ((0, 1), (10, 11)))
+    assert both.beside is not None
+    assert both.beside[0].joules == 3.0
+    lost = window(5.0, 1.0, 0).plus(window(6.0, None, 10))
+    assert lost.joules == 11.0
+    assert lost.beside is not None
+    assert (lost.beside[0].joules, lost.beside[0].reason) == (None, "lost")
+    assert window(5.0, 1.0, 0).plus(window(None, 1.0, 10)).reason == "no more"
+    assert Energy.model_validate(both.to_dict()) == both

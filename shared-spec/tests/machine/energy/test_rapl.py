@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from fake_meters import World, assert_null, reading_of
+from fake_nvml import Board, Nvml
 
-from shared_spec.machine.energy import rapl
+from shared_spec.machine.energy import nvml, rapl
 from shared_spec.machine.energy.meter import NoMeter
 from shared_spec.machine.energy.open import open_meter
 from shared_spec.results.quantities import Energy
@@ -211,3 +212,52 @@ def test_rapl_permission_lost_within_a_window_is_null(tree: Powercap, world: Wor
     tree.counters.clear()
     world.run(1)
     assert_null(meter.stop(), "no longer", "FileNotFoundError")
+
+
+def test_memory_is_beside_the_packages_of_a_cpu_run(
+    tree: Powercap, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.add("intel-rapl:0", "package-0", 100.0)
+    tree.add("intel-rapl:0:2", "dram", 11.0)
+    reading = opened(tree, world, monkeypatch, "cpu")
+    assert reading.joules == pytest.approx(1000)
+    assert [(part.what, part.joules) for part in reading.beside or ()] == [("memory", pytest.approx(110))]
+
+
+def test_processor_and_memory_are_beside_the_board_of_a_gpu_run(
+    tree: Powercap, world: World, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.add("intel-rapl:0", "package-0", 100.0)
+    tree.add("intel-rapl:0:1", "dram", 11.0)
+    tree.add("intel-rapl:1", "package-1", 50.0)
+    tree.add("intel-rapl:1:1", "dram", 9.0)
+    monkeypatch.setattr(nvml, "open_meter", partial(nvml.open_meter, nvml=Nvml(board), environ={}))
+    reading = opened(tree, world, monkeypatch, "cuda")
+    assert (reading.joules, reading.source) == (pytest.approx(5000, rel=0.01), "nvml-counter")
+    parts = {part.what: part.joules for part in reading.beside or ()}
+    assert parts == {"processor packages": pytest.approx(1500), "memory": pytest.approx(200)}
+    assert reading.step_seconds == nvml.STEP_SECONDS
+
+
+def test_a_part_without_a_counter_says_so_and_the_rest_stands(
+    tree: Powercap, world: World, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.add("intel-rapl:0", "psys", 30.0)
+    monkeypatch.setattr(nvml, "open_meter", partial(nvml.open_meter, nvml=Nvml(board), environ={}))
+    reading = opened(tree, world, monkeypatch, "cuda")
+    assert reading.joules == pytest.approx(5000, rel=0.01)
+    packages, memory = reading.beside or ()
+    assert (packages.joules, memory.joules) == (None, None)
+    assert "whole platform" in (packages.reason or "")
+    assert "dram" in (memory.reason or "")
+
+
+def opened(tree: Powercap, world: World, monkeypatch: pytest.MonkeyPatch, device: str) -> Energy:
+    """What the meter of such a run reads over ten seconds."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("open_meter" if device == "cpu" else "open_packages", "open_memory"):
+        monkeypatch.setattr(rapl, name, partial(getattr(rapl, name), root=tree.root, sampler=world.sampler()))
+    meter = open_meter(device, None, world.clock)
+    meter.start()
+    world.run(10, tree.tick)
+    return meter.stop()

@@ -61,7 +61,7 @@ def test_other_sections_follow_in_a_sentence_each() -> None:
     assert told[-1].startswith("bf16: MLX on Apple M4 Max trains")
     other = answer.top(compared(make_result("mlx", spec=small_spec()), make_result("tf-cuda")))
     assert told[0].startswith("Training: ")
-    assert other[-1].startswith("fp32, workload tiny 1.0")
+    assert other[-1].startswith("fp32, workload tiny 1.1")
 
 
 @pytest.mark.parametrize(

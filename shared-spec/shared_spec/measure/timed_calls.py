@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Seen:
+class TimedCalls:
     """Answers of timed calls.
 
     Attributes:
@@ -23,16 +23,16 @@ class Seen:
     logits: np.ndarray
 
 
-Witness = Callable[[Seen], None]
-"""Is told what was seen."""
+Observer = Callable[[TimedCalls], None]
+"""Is given timed calls when nothing is timed any more."""
 
 
-def blind(seen: Seen) -> None:
-    """A Witness that looks away."""
+def unobserved(calls: TimedCalls) -> None:
+    """An Observer that keeps nothing."""
 
 
 @dataclass
-class Handful:
+class Reservoir:
     """`size` of however many calls, each as likely, chosen after they were timed (reservoir sampling)."""
 
     size: int = 8
