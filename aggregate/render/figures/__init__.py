@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from aggregate.analysis.merging import Run
 from aggregate.analysis.sections import Section
-from aggregate.render import matplotlib_alone
+from aggregate.render import matplotlib_alone, words
 from aggregate.render.figures import (
     accuracy,
     batch,
@@ -75,7 +75,7 @@ def _missing(kind: Kind, section: Section, able: Sequence[Run], shown: int) -> s
     """What a chart does not show, and why."""
     known, texts = {run.letter for run in able}, []
     if lacking := [run.letter for run in section.runs if run.letter not in known]:
-        texts.append(f"Not shown, for want of a {kind.what}: {', '.join(lacking)}.")
+        texts.append(f"Not shown, for want of a {kind.what}: {words.whom(lacking, len(section.runs))}.")
     if len(able) > shown:
         texts.append(f"The first {shown} of {len(able):,} runs are drawn.")
     return " ".join(texts)

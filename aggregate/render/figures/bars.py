@@ -1,8 +1,8 @@
 """Bars: figures of runs, best first, each with its number beside it; on the page as HTML, in files drawn by matplotlib."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from aggregate.analysis import series
 from aggregate.analysis.answer import Answer, Ranking, Standing
 from aggregate.analysis.merging import Run
 from aggregate.analysis.registry import METRIC
+from aggregate.render import words
 from aggregate.render.figures.style import DIM, INK, colour_of, far_apart, name_of, plain_numbers
 from aggregate.render.tables import shown
 
@@ -38,11 +39,12 @@ class Bars:
 
     @property
     def without(self) -> list[str]:
-        """Who has no bar, by the reason: "I, K: the convergence phase was not run"."""
+        """Who has no bar, by the reason: "I and K: no full training was run"."""
         by_reason: dict[str, list[str]] = {}
         for run, reason in self.lacking:
-            by_reason.setdefault(reason, []).append(run.letter)
-        return [f"{', '.join(letters)}: {reason}" for reason, letters in by_reason.items()]
+            by_reason.setdefault(words.why(reason), []).append(run.letter)
+        runs = len({run.letter for run in [*(s.run for s in self.standings), *(run for run, _ in self.lacking)]})
+        return [f"{words.whom(letters, runs)}: {reason}" for reason, letters in by_reason.items()]
 
     @property
     def unit(self) -> str:
@@ -103,7 +105,16 @@ def of_answer(title: str, answer: Answer) -> Bars:
         lacking += [(standing.run, f"{standing.value:.3g}, which no axis can carry") for standing in unable]
         if able:
             rankings.append(Ranking(ranking.kind, able))
-    return Bars(title, tuple(rankings), tuple(lacking), better)
+    return Bars(title, _in_words(rankings), tuple(lacking), better)
+
+
+def _in_words(rankings: Iterable[Ranking]) -> tuple[Ranking, ...]:
+    """What the figures cover as people say it, unless two then are called the same."""
+    rankings = tuple(rankings)
+    said = [words.covers(ranking.kind) for ranking in rankings]
+    if len(set(said)) < len(said):
+        return rankings
+    return tuple(replace(ranking, kind=kind) for ranking, kind in zip(rankings, said, strict=True))
 
 
 def _drawable(standing: Standing) -> bool:
@@ -148,8 +159,8 @@ def draw(bars: Bars, axes: Axes) -> None:
     axes.set_ylim(max(at, 1) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(visible=False, axis="y")
-    words = (bars.unit, bars.better, "logarithmic scale" if bars.logarithmic else "")
-    axes.set_xlabel(", ".join(filter(None, words)))
+    label = (bars.unit, bars.better, "logarithmic scale" if bars.logarithmic else "")
+    axes.set_xlabel(", ".join(filter(None, label)))
     if bars.logarithmic:
         axes.set_xscale("log")
         axes.set_xlim(low, high * (high / low) ** 0.25)
@@ -180,7 +191,7 @@ def of_metric(
         better: +1 where more is better, -1 where less is, 0 where neither is.
         lacking: runs without a bar, and why.
     """
-    rankings = tuple(
+    rankings = _in_words(
         Ranking(kind, tuple(sorted(found, key=lambda s: (-s.value if better > 0 else s.value, s.run.letter))))
         for kind, found in by_kind.items()
     )
