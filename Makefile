@@ -115,8 +115,8 @@ readme: setup-aggregate ## what README.md and docs/ say of the committed results
 screenshot: setup-aggregate ## docs/report.png, the picture in README.md, of the report on results/ (needs chromium)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	aggregate/.venv/bin/python -m aggregate results/*.json --out "$$folder" --format json >/dev/null && \
-	$(BROWSER) --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$$folder/profile" \
-	  --window-size=1400,1500 --screenshot="$(CURDIR)/docs/report.png" "file://$$folder/index.html" 2>/dev/null && \
+	$(BROWSER) --headless --no-sandbox --disable-gpu --disable-background-networking --hide-scrollbars --user-data-dir="$$folder/profile" \
+	  --window-size=1400,1560 --virtual-time-budget=5000 --screenshot="$(CURDIR)/docs/report.png" "file://$$folder/index.html" 2>/dev/null && \
 	ls -l docs/report.png
 
 test: setup ## all tests that can run on this system

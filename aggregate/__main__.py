@@ -1,11 +1,8 @@
 """`python -m aggregate results/*.json`: compare results, on the terminal and in report/."""
 
-import logging
 import sys
 
 DEPENDENCIES = ("click", "jinja2", "matplotlib", "numpy", "pandas", "pydantic", "rich", "scipy", "shared_spec")
-
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it keeps its cache elsewhere concerns nobody
 
 try:
     from pathlib import Path
@@ -21,9 +18,10 @@ try:
     from aggregate.analysis.hardware import hardware_of
     from aggregate.analysis.reading import load
     from aggregate.analysis.result import Result
-    from aggregate.render import report, screen, verdicts
+    from aggregate.render import card, report, screen, verdicts
     from aggregate.render.mine import lines as mine_lines
     from shared_spec.errors import UserError
+    from shared_spec.files import write_atomic
     from shared_spec.results.prices import Prices, load_prices
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in DEPENDENCIES:
@@ -174,6 +172,35 @@ def check(file: Path) -> None:
     fit = not any(finding.prevents for finding in findings)
     _say(console, f"{'Fit' if fit else 'Not fit'} to be published.")
     sys.exit(0 if fit else 1)
+
+
+@main.command("card", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="card.png", show_default=True, help="Where the picture goes."
+)
+def share_card(*, files: tuple[str, ...], out: Path) -> None:
+    """Draw a picture to share: three bars, machine names, one sentence; 1200 x 630 pixels.
+
+    The exit status is 0 if all FILES were used, 1 if some were not, 2 if there was nothing to draw.
+    """
+    errors = streams.errors()
+    loaded = load(files)
+    for problem in loaded.problems:
+        _say(errors, str(problem))
+    try:
+        if not loaded.results:
+            raise UserError("There is no valid result to draw a card of.")
+        picture = card.png(compare_results(loaded.results, loaded.problems, load_prices(None)))
+        try:
+            write_atomic(out, picture)
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be written to ({error.strerror}); give another file.") from error
+    except UserError as error:
+        _say(errors, str(error))
+        sys.exit(EXIT_NOTHING_COMPARED)
+    _say(errors, f"The card is in {out}.")
+    sys.exit(EXIT_SOME_LEFT_OUT if loaded.problems else 0)
 
 
 @main.command("aa", context_settings={"help_option_names": ["-h", "--help"]})

@@ -69,6 +69,7 @@ def of_window(measured: Training) -> Iterator[Figure]:
     energy, seconds = measured.energy, measured.seconds
     yield figure("power", measured.watts, energy, seconds)
     yield figure("energy_per_image", measured.joules_per_image, energy, seconds)
+    yield figure("images_per_joule", _inverse(measured.joules_per_image), energy, seconds)
     yield _above_idle(measured)
     total, covers, parts = whole(energy)
     for metric, per in (("whole_power", seconds), ("whole_energy_per_image", measured.images)):
@@ -83,6 +84,10 @@ def of_window(measured: Training) -> Iterator[Figure]:
         yield absent("idle_power_before", energy.reason or "not measured before format 2.0")
     else:
         yield _idle("idle_power_before", measured.idle_before)
+
+
+def _inverse(value: float | None) -> float | None:
+    return 1 / value if value else None
 
 
 def _above_idle(measured: Training) -> Figure:

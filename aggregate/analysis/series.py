@@ -1,13 +1,13 @@
-"""What plots show of a run: raw samples, repeats of a metric, and figures by batch size."""
+"""What charts show of a run: raw samples, figures of a metric, and figures by batch size."""
 
 import contextlib
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from aggregate.analysis.energy import meter
-from aggregate.analysis.merging import Run, merged, of_seeds
+from aggregate.analysis.answer import Standing
+from aggregate.analysis.merging import Run, merged
 from shared_spec.results.measurements import Convergence, Latency, Training
 from shared_spec.results.prices import NoPrice
 
@@ -43,31 +43,6 @@ def latency_quantiles(run: Run) -> tuple[float, float]:
     return float(median), float(p90)
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """One metric of a run, its repeats merged as in the tables.
-
-    Attributes:
-        values: of the repeats that have one an axis can carry.
-        middle: median of all, one that never comes counting as longer than any other; NaN where it has no value.
-        missed: repeats that never come.
-    """
-
-    values: np.ndarray
-    middle: float
-    missed: int
-
-
-def repeats(run: Run, metric: str) -> Repeats:
-    """The repeats of a metric, one a seed of full trainings; none where they have no value that an axis can carry."""
-    figures = run.repeats(metric)
-    each = of_seeds(figures)
-    values, missed = np.array([figure.value for figure in each if not figure.reason]), sum(f.never for f in each)
-    if not drawable(values):
-        return Repeats(np.array([]), math.nan, missed)
-    return Repeats(values, merged(figures)["value"], missed)
-
-
 def by_batch(run: Run, metric: str) -> list[tuple[int, float]]:
     """(batch, median of the repeats) of a metric in the order of the batches."""
     points = []
@@ -78,10 +53,22 @@ def by_batch(run: Run, metric: str) -> list[tuple[int, float]]:
     return sorted(points)
 
 
-def meters(run: Run) -> list[str]:
-    """Which meters the figures of the training are from: those of different ones do not compare."""
-    energies = [measured.energy for measured in run.measured(Training)]
-    return list(dict.fromkeys(meter(energy) for energy in energies if energy.joules is not None))
+def standings(runs: Sequence[Run], metric: str) -> dict[str, list[Standing]]:
+    """The merged figures of those runs that have one which compares and which an axis can carry, by what they are of."""
+    found: dict[str, list[Standing]] = {}
+    for run in runs:
+        if not (figures := run.repeats(metric)) or uncompared(run, metric):
+            continue
+        one = merged(figures)
+        if drawable(np.array([one["value"]])):
+            numbers = (one["value"], one["low"], one["high"], one["repeats"], one["unit"])
+            found.setdefault(one["basis"], []).append(Standing(run, metric, *numbers, notes=one["notes"]))
+    return found
+
+
+def uncompared(run: Run, metric: str) -> str:
+    """Why a run's figures of a metric compare with nothing; empty where nothing speaks against it."""
+    return next((figure.uncompared for figure in run.repeats(metric) if figure.uncompared), "")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from aggregate.render.tables import number
 
 MAX_PAIRS = 66
 """Pairs of loss traces listed: all of twelve runs."""
+MAX_UNKNOWN = 4
+"""Reasons that the sentence of what is not known gives: those that leave most open."""
 WHAT: dict[Key, str] = {
     "training": "training speed", "latency": "latency", "inference": "inference speed", "target": "time",
     "energy": "energy", "cost": "cost", "memory": "memory", "max_batch": "the largest batch that trains",
@@ -193,13 +195,18 @@ def _not_known(answers: Mapping[Key, Answer], runs: int) -> list[str]:
         for reason, letters in reasons.items():
             by_reason.setdefault((tuple(letters), reason), []).append(key)
     parts = []
+    weightiest = sorted(by_reason, key=lambda known: -len(known[0]) * len(by_reason[known]))[:MAX_UNKNOWN]
     for (whom, reason), keys in by_reason.items():
-        whose = "" if len(whom) == runs else f" of {words.listed(whom)}"
+        if (whom, reason) not in weightiest:
+            continue
+        whose = "" if len(whom) == runs else f" of {words.whom(whom, runs)}"
         what = words.listed([WHAT[key] for key in keys])
         of = " of a training to the target" * (set(keys) <= set(OF_A_TRAINING))
         parts.append(
             f"{what}{of}{whose} ({reason})" if not whose or not of else f"{what}{of} on {whose[4:]} ({reason})"
         )
+    if len(by_reason) > MAX_UNKNOWN:
+        parts.append("the tables have the rest")
     return [f"Not known: {'; '.join(parts)}."] if parts else []
 
 

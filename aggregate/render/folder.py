@@ -112,6 +112,8 @@ def _unmarked(out: Path) -> Hashes:
     written = text.read_bytes()
     if not table.read_bytes().startswith(FIRST_COLUMNS) or b"How each figure is found" not in page.read_bytes():
         return {}
-    plots = [f"{name.decode()}.{kind}" for name in dict.fromkeys(SHOWN.findall(written)) for kind in ("png", "svg")]
+    plots = [
+        f"{name.decode()}.{kind}" for name in dict.fromkeys(SHOWN.findall(written)) for kind in ("png", "svg", "pdf")
+    ]
     names = [path.name for path in (page, text, table)] + [name for name in plots if (out / name).is_file()]
     return {name: [_hash((out / name).read_bytes())] for name in names}

@@ -1,5 +1,6 @@
 """What the owner of a machine reads after a run: the six metrics, how they stand to others, and what was not measured."""
 
+import math
 import re
 import textwrap
 from collections.abc import Iterator
@@ -59,7 +60,11 @@ def _rival(own: Standing, rival: Standing, answer: Answer, names: dict[str, str]
     """How this machine stands to the best, or as the best to the next."""
     who, value = names[rival.run.letter], words.measured(rival.value, rival.unit)
     factor = rival.factor if first else own.factor
-    if answer.question.key not in ("full", "training", "latency", "inference", "target") or factor is None:
+    if (
+        answer.question.key not in ("full", "training", "latency", "inference", "target")
+        or factor is None
+        or math.isnan(factor.ratio)
+    ):
         return f"{'next' if first else 'best'} is {who}, {value}"
     alone = ", one process on a side" if not factor.verdict else ""
     if first:

@@ -29,9 +29,9 @@ def write(comparison: Comparison, out: Path, title: str = TITLE, force: bool = F
     Raises:
         UserError: `out` cannot be written to, or holds files of somebody else under the names that are needed.
     """
-    plots = [figures.draw(section) for section in comparison.sections]
+    plots = [figures.draw(section, comparison.runs) for section in comparison.sections]
     present = [plot for of_section in plots for plot in of_section if plot.png]
-    content = {f"plots/{p.name}.png": p.png for p in present} | {f"plots/{p.name}.svg": p.svg for p in present}
+    content = {f"plots/{p.name}.{form}": data for p in present for form, data in p.files.items()}
     for name, form in (("index.html", "html"), ("comparison.csv", "csv"), ("comparison.md", "markdown")):
         content[name] = as_text(comparison, plots, form, title).encode()
     folder.write(out, content, force)

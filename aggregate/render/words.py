@@ -23,7 +23,8 @@ LIKE = 1.005
 WIDE = 0.05
 """Part of a factor that its interval may be wide, either way, before the reader is told."""
 
-
+NAMED = 6
+"""Runs that are named by their letters where figures are lacking; more are counted."""
 PRICE_OPTION = "--machine-price"
 NO_PRICE = f"no price of it is known; {PRICE_OPTION} takes yours"
 OWN_MEMORY = re.compile(r" \d+ ?GB( HBM\w+)?$")
@@ -62,6 +63,11 @@ def listed(parts: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def whom(letters: Sequence[str], runs: int) -> str:
+    """Some of so many runs: "A, C and D", or "30 of the 46" where these are more than anybody reads."""
+    return listed(letters) if len(letters) <= NAMED else f"{len(letters)} of the {runs:,}"
+
+
 def measured(value: float, unit: str) -> str:
     """A value in a sentence, three digits or all of a whole number: "6,539 images/s", "0.986 ms"."""
     text = f"{value:,.0f}" if abs(value) >= 100 else number(value, 3)
@@ -92,9 +98,9 @@ def times(factor: Ratio, *, better: str = "faster", as_good: str = "as fast") ->
     stands behind its factor: "1.95 (1.43 to 2.66) times as fast as".
     """
     ratio = factor.ratio
-    if not factor.verdict:
+    if not factor.verdict and rounded(ratio) != "1":
         return f"{rounded(ratio)} times {as_good} as"
-    if factor.verdict == "too close to call" or ratio < LIKE:
+    if not factor.verdict or factor.verdict == "too close to call" or ratio < LIKE:
         return f"about {as_good} as"
     if ratio < PERCENT_UP_TO:
         low, high = (rounded(100 * (end - 1)) for end in (factor.low, factor.high))

@@ -6,8 +6,11 @@ import pytest
 
 from aggregate.analysis.comparison import compare
 from aggregate.analysis.reading import load
-from aggregate.render import figures, report
+from aggregate.render import report
+from aggregate.render.figures import files
+from aggregate.render.figures.kind import Image
 from aggregate.tests.factory import FULL_PHASES, PRICES, make_result, save, small_spec
+from aggregate.tests.machines import fifty, three
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -18,10 +21,15 @@ def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+FILES = (b"PNG", b'<svg width="1"></svg>', b"PDF")
+"""In place of a chart's files, which take nearly all of the time that a report does."""
+
+
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots are drawn but not rendered, which takes nearly all of the time that a report does."""
-    monkeypatch.setattr(figures, "_files", lambda figure: (b"PNG", b'<svg width="1"></svg>'))
+    """Charts are not rendered."""
+    monkeypatch.setattr(files, "of", lambda panels, runs, looks, title: FILES)
+    monkeypatch.setattr(files, "inline", lambda panel: Image(panel.title, "<svg></svg>"))
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +52,22 @@ def committed_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _report([RESULTS], tmp_path_factory.mktemp("committed"))
 
 
+@pytest.fixture(scope="session")
+def made_up_reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of reports on one, three and fifty machines that people own, all made up; the page is rendered, no files."""
+    made = {}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(files, "of", lambda panels, runs, looks, title: FILES)
+        for name, contents in (("one", three()[:1]), ("three", three()), ("fifty", fifty())):
+            folder = tmp_path_factory.mktemp(name)
+            for i, content in enumerate(contents):
+                save(content, folder, f"made-up-{i}.json")
+            made[name] = _report([folder], folder)
+    return made
+
+
 def _report(paths: list[Path], folder: Path) -> Path:
     loaded = load(paths)
-    assert len(loaded.results) >= 3
+    assert loaded.results
     report.write(compare(loaded.results, loaded.problems, PRICES), folder / "report")
     return folder / "report"

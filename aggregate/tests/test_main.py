@@ -20,7 +20,7 @@ from aggregate.tests.factory import FULL_PHASES, call, make_result, save, small_
 from shared_spec.errors import UserError
 from shared_spec.results.prices import load_prices
 
-STEMS = ("throughput", "latency", "batch", "energy", "efficiency", "loss")
+STEMS = ("throughput", "inference", "memory", "latency", "batch", "energy", "efficiency", "loss")
 """Plots that a quick result has something for."""
 
 
@@ -47,7 +47,7 @@ def test_all_good(tmp_path: Path) -> None:
     assert "Training: MLX on Apple M4 Max comes first" in done.stdout
     assert "synthetic stand-in" in done.stdout
     names = {str(path.relative_to(tmp_path / "report")) for path in (tmp_path / "report").rglob("*") if path.is_file()}
-    plots = {f"plots/{stem}.{kind}" for stem in STEMS for kind in ("png", "svg")}
+    plots = {f"plots/{stem}.{kind}" for stem in STEMS for kind in ("png", "svg", "pdf")}
     assert names == {MARKER, "index.html", "comparison.md", "comparison.csv"} | plots
     markdown = (tmp_path / "report" / "comparison.md").read_text()
     assert set(re.findall(r"\]\((.*?)\)", markdown)) == {f"plots/{stem}.png" for stem in STEMS}
@@ -130,11 +130,11 @@ def test_a_new_report_leaves_no_stale_plot_and_no_foreign_file_behind(tmp_path: 
     done = call(results(tmp_path / "b", make_result(phases=["training"])), "--out", out)
     assert done.exit_code == 0
     left = {path.name for path in (out / "plots").iterdir()}
-    stems = ("throughput", "energy", "loss")
-    assert left == {"mine.png"} | {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
-    assert len(stale) == 2 * len(STEMS) + 1
+    stems = ("throughput", "memory", "energy", "latency", "loss")
+    assert left == {"mine.png"} | {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg", "pdf")}
+    assert len(stale) == 3 * len(STEMS) + 1
     assert (out / "notes.txt").read_text() == "mine"
-    assert "No plot: no run here has" in (out / "comparison.md").read_text()
+    assert "No chart: no run here has" in (out / "comparison.md").read_text()
 
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:

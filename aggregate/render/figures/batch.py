@@ -2,50 +2,57 @@
 
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from aggregate.analysis.merging import Run
 from aggregate.analysis.series import by_batch
 from aggregate.render import answer
-from aggregate.render.figures.kind import Kind, each
-from aggregate.render.figures.style import legend, legend_below, line_of, new_figure, plain_numbers
+from aggregate.render.figures.kind import Kind, Panel, each
+from aggregate.render.figures.style import Looks, label_ends, plain_numbers
+from aggregate.render.tables import number
 
 PANELS = {
-    "batch_throughput": "training, images/s",
-    "batch_memory": "training, peak memory, GiB",
-    "inference_throughput": "inference, images/s",
+    "batch_throughput": ("Training throughput", "images/s"),
+    "batch_memory": ("Peak memory of training", "GiB"),
+    "inference_throughput": ("Inference throughput", "images/s"),
 }
-"""Title by metric."""
+"""Title and unit by metric."""
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def panels(runs: Sequence[Run], looks: Looks) -> list[Panel]:
     """A panel for each metric that any run has, a line for each run."""
-    present = [metric for metric in PANELS if any(by_batch(run, metric) for run in runs)]
-    figure = new_figure("Throughput and memory against batch size", 3.6 + 0.16 * len(runs))
-    panels = figure.subplots(1, len(present), squeeze=False)[0]
-    for axes, metric in zip(panels, present, strict=True):
-        axes.set_title(PANELS[metric])
-        if metric == "batch_memory":  # what grows in proportion is a straight line only on linear axes
-            axes.set_xlabel("batch size")
-        else:
-            axes.set_xlabel("batch size, logarithmic")
+    return [_panel(metric, runs, looks) for metric in PANELS if any(by_batch(run, metric) for run in runs)]
+
+
+def _panel(metric: str, runs: Sequence[Run], looks: Looks) -> Panel:
+    title, unit = PANELS[metric]
+    lines = {run.letter: points for run in runs if (points := by_batch(run, metric))}
+    linear = metric == "batch_memory"  # what grows in proportion is a straight line only on linear axes
+
+    def draw(axes: Axes) -> None:
+        axes.set_xlabel("batch size" if linear else "batch size, logarithmic scales")
+        axes.set_ylabel(unit)
+        if not linear:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
         for formatted in (axes.xaxis, axes.yaxis):
             plain_numbers(formatted)
-        for run in runs:
-            points = by_batch(run, metric)
-            style = {**line_of(run), "markevery": None}
-            axes.plot([b for b, _ in points], [v for _, v in points], label=legend(run), **style)
-        if metric == "batch_memory":
+        for letter, points in lines.items():
+            axes.plot(*zip(*points, strict=True), gid=f"run-{letter}", **looks[letter].line)
+        if linear:
             axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)  # only now: before, it would keep the axis from growing with what is drawn
-    legend_below(figure, panels[0])
-    return figure
+        label_ends(axes, [(letter, *points[-1]) for letter, points in lines.items()], looks)
+
+    tips = {
+        letter: [f"{letter}: {number(value)} {unit} at batch {batch:,}" for batch, value in points]
+        for letter, points in lines.items()
+    }
+    return Panel(f"{title} against batch", draw, tips=tips)
 
 
 def _able(run: Run) -> bool:
     return any(by_batch(run, metric) for metric in PANELS)
 
 
-KIND = Kind("batch", "Throughput and memory against batch", "figure by batch", each(_able), draw, answer.growth)
+KIND = Kind("batch", "What do larger batches bring?", "figure by batch", each(_able), panels, answer.growth)

@@ -1,75 +1,67 @@
-"""Figures with a line per run: its values on the left, the spread of what is behind them on the right."""
+"""How even a run is: every single latency, and every block of training, against the median."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from aggregate.analysis import series
 from aggregate.analysis.merging import Run
-from aggregate.render.figures.style import far_apart, new_figure, plain_numbers, row_label, rows_of_runs
+from aggregate.render.figures.kind import Kind, Panel, each
+from aggregate.render.figures.style import DIM, Looks, name_of
+
+BINS = 60
 
 
-@dataclass(frozen=True)
-class Line:
-    """Where a run is drawn: axes of its values, axes of their spread, and its y in both."""
-
-    values: Axes
-    spread: Axes
-    y: int
-
-
-def panels(title: str, runs: Sequence[Run]) -> tuple[Figure, dict[str, Line]]:
-    """A figure with one labelled line per run and one panel per precision: values on the left, spread on the right.
-
-    Returns:
-        The figure, and the Line of each run by its letter.
-    """
-    by_precision = {p: [run for run in runs if run.content.precision == p] for p in ("fp32", "bf16")}
-    each = {precision: members for precision, members in by_precision.items() if members}
-    heights = [len(members) + 0.2 for members in each.values()]
-    figure = new_figure(title, 0.9 + 0.35 * len(each) + 0.48 * sum(heights))
-    grid = figure.subplots(len(each), 2, sharex="col", squeeze=False, height_ratios=heights, width_ratios=(3, 2))
-    lines: dict[str, Line] = {}
-    for (values, spread), (precision, members) in zip(grid, each.items(), strict=True):
-        values.set_title(precision)
-        rows_of_runs(values, [row_label(run) for run in members])
-        rows_of_runs(spread, [""] * len(members))
-        spread.set_yticks([])
-        for axes in (values, spread):
-            plain_numbers(axes.xaxis)
-        lines |= {run.letter: Line(values, spread, y) for y, run in enumerate(members)}
-    return figure, lines
+def panels(runs: Sequence[Run], looks: Looks) -> list[Panel]:
+    """A panel for the latencies and one for the blocks, with a distribution for each run."""
+    made = []
+    for title, samples in (
+        ("Single latencies against their median", series.latencies),
+        ("Blocks of training against their median", series.block_rates),
+    ):
+        able = [run for run in runs if series.drawable(samples(run))]
+        if able:
+            made.append(_panel(title, able, samples, looks))
+    return made
 
 
-def label_below(figure: Figure, values: str, spread: str) -> None:
-    """Say below the lowest panels what the axes are."""
-    figure.axes[-2].set_xlabel(values)
-    figure.axes[-1].set_xlabel(f"{spread}\noutliers are drawn at the edge")
+def _panel(title: str, runs: Sequence[Run], samples: Callable[[Run], np.ndarray], looks: Looks) -> Panel:
+    relative = [_against_median(samples(run)) for run in runs]
+    low, high = _limits(np.concatenate(relative))
+
+    def draw(axes: Axes) -> None:
+        for row, (run, values) in enumerate(zip(runs, relative, strict=True)):
+            counts, edges = np.histogram(values.clip(low, high), np.linspace(low, high, BINS + 1))
+            base = row + 0.45
+            axes.stairs(
+                base - 0.55 * counts / counts.max(), edges, baseline=base, fill=True, color=looks[run.letter].colour,
+                gid=f"run-{run.letter}",
+            )  # fmt: skip
+            label = f"{name_of(run)}, n = {len(values):,}"
+            axes.text(0, row - 0.22, label, transform=axes.get_yaxis_transform(), size=8)
+        axes.axvline(0, color=DIM, linewidth=0.8)
+        axes.set_xlim(low, high)
+        axes.set_ylim(len(relative) - 0.45, -0.6)
+        axes.set_yticks([])
+        axes.set_xlabel("% of the median; what lies outside is drawn at the edge")
+
+    return Panel(title, draw, rows=len(relative))
 
 
-def scale(figure: Figure, every: np.ndarray, unit: str) -> str:
-    """Scale the axis of values from 0, or as a logarithm where they lie far apart; returns its label."""
-    axes, low, high = figure.axes[-2], every.min(), every.max()
-    if not far_apart(every):
-        axes.set_xlim(0, high * 1.05)
-        return unit
-    for panel in figure.axes[::2]:  # the scale is shared, but brings formatters of its own
-        panel.set_xscale("log")
-        plain_numbers(panel.xaxis)
-    axes.set_xlim(low / 1.2, high * 1.2)
-    return f"{unit}, logarithmic"
+def _against_median(values: np.ndarray) -> np.ndarray:
+    """Per cent."""
+    return np.asarray(100 * (values / np.median(values) - 1))
 
 
-def limits_of(relative: np.ndarray) -> tuple[float, float]:
+def _limits(relative: np.ndarray) -> tuple[float, float]:
     """Limits in % that hold all but the outermost of the values; at least 1 % to either side."""
     low, high = np.percentile(relative, (0.5, 99.5))
     return min(-1.0, 1.1 * low), max(1.0, 1.1 * high)
 
 
-def beside(line: Line, text: str) -> None:
-    """Write to the right of a run's line."""
-    line.spread.text(
-        1.02, line.y, text, transform=line.spread.get_yaxis_transform(), va="center", size=8, linespacing=1.25
-    )
+def _able(run: Run) -> bool:
+    return series.drawable(series.latencies(run)) or series.drawable(series.block_rates(run))
+
+
+KIND = Kind("latency", "How even is it?", "set of samples", each(_able), panels)

@@ -65,7 +65,7 @@ def test_the_table_says_what_the_ranks_cost_and_that_they_share_cores() -> None:
 def test_no_table_without_one_process_to_compare_with() -> None:
     runs = as_runs(ranks(2), ranks(4))
     assert scalings(runs) == []
-    assert "No plot" in next(p for p in figures.draw(sections(runs)[0]) if p.name == "scaling").missing
+    assert "No chart" in next(p for p in figures.draw(sections(runs)[0]) if p.name == "scaling").missing
 
 
 def test_what_only_rank_0_knows_is_withheld_or_marked() -> None:

@@ -13,6 +13,7 @@ from aggregate.analysis.reading import load
 from aggregate.analysis.result import Result
 from aggregate.render import answer, report, words
 from aggregate.tests.factory import FULL_PHASES, PRICES, make_result, small_spec
+from aggregate.tests.machines import fifty
 from shared_spec.results import format
 
 RESULTS = Path(__file__).parents[3] / "results"
@@ -50,6 +51,23 @@ def test_a_single_result_is_told_without_a_comparison() -> None:
     )
 
 
+def test_what_fifty_machines_lack_is_counted_and_not_listed() -> None:
+    told = answer.top(compared(*fifty()))
+    (unknown,) = [sentence for sentence in told if sentence.startswith("Not known: ")]
+    assert "time, energy and cost of a training to the target on 30 of the 46 (no full training was run)" in unknown
+    assert len(unknown) < 300
+
+
+def test_of_many_reasons_those_are_given_that_leave_most_open() -> None:
+    failed = [
+        make_result(device_name=f"CPU {i}", failed={("training", 0): f"out of memory: try {i}"}) for i in range(9)
+    ]
+    (unknown,) = [text for text in answer.top(compared(make_result(), *failed)) if text.startswith("Not known: ")]
+    assert unknown.count("(") == answer.MAX_UNKNOWN
+    assert "(no full training was run)" in unknown
+    assert unknown.endswith("; the tables have the rest.")
+
+
 def test_what_is_not_proved_is_not_answered() -> None:
     assert answer.top(compared(make_result("mlx", conformance=False))) == []
     both = answer.top(compared(make_result("mlx"), make_result("tf-cuda", conformance=False)))
@@ -75,6 +93,7 @@ def test_other_sections_follow_in_a_sentence_each() -> None:
         (1.03, 0.97, 1.09, "too close to call", "about as fast as"),
         (1.001, 1.0005, 1.0015, "faster", "about as fast as"),
         (290.6, float("nan"), float("nan"), "", "291 times as fast as"),
+        (1.0004, float("nan"), float("nan"), "", "about as fast as"),
     ],
 )
 def test_factors_are_read_as_people_say_them(ratio: float, low: float, high: float, verdict: str, text: str) -> None:

@@ -1,25 +1,21 @@
-"""The page as a browser has it: whole, sortable, quiet, and asking for nothing from outside."""
+"""The page as text: whole, asking for nothing from outside, and nothing in it that a result file could make run."""
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import aggregate
 from aggregate.analysis.comparison import compare
 from aggregate.analysis.reading import load
 from aggregate.render import figures, html, report
-from aggregate.render.figures import loss, throughput
+from aggregate.render.figures import loss, questions
 from aggregate.tests.factory import FULL_PHASES, PRICES, leaves, make_result, save
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}</style></title>"
-
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Page(HTMLParser):
@@ -62,6 +58,16 @@ def test_everything_is_within_and_every_link_leads_somewhere(invented_report: Pa
     assert not re.search(r"(?:url\(|@import\s+|src=)[\"']?(?!#)", text)
     assert str(invented_report.parent) not in text
     assert page.tags.count("svg") >= 9
+    assert (invented_report / "index.html").stat().st_size < 5e6
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_the_answer_comes_first_and_the_day_and_version_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    text = page_of(tmp_path, make_result("mlx"), make_result("tf-cuda"))
+    answered, charted, tabled = (text.index(mark) for mark in ('class="answer', "<figure", "<table"))
+    assert answered < charted < tabled
+    assert f"Made by deit-bench aggregate {aggregate.__version__} on 2026-01-01" in text
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -78,7 +84,7 @@ def test_warnings_stand_beside_the_numbers(tmp_path: Path) -> None:
 
 
 def test_hostile_text_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "KINDS", (throughput.KIND, loss.KIND))
+    monkeypatch.setattr(figures, "KINDS", (questions.TRAINING, loss.KIND))
     hostile = make_result(device_name=EVIL, engine=EVIL, warnings=[EVIL], failed={("latency", 0): EVIL})
     for outcome in hostile["phases"]:
         if outcome["backend"]:
@@ -112,86 +118,11 @@ def test_hostile_text_in_every_text_field_is_refused_or_text(tmp_path: Path) -> 
     assert shown > 10
 
 
-PROBE = """
-<script>
-window.addEventListener("error", e => document.title = "FAULT " + e.message);
-window.addEventListener("load", () => {
-  const sorted = [...document.querySelectorAll("table.sortable")].map(table => {
-    const values = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[1].firstChild.textContent.replace(/,/g, "")));
-    const click = () => { table.tHead.rows[0].cells[1].querySelector("button").click(); return values(); };
-    return {up: click(), down: click()};
-  });
-  const drawn = [...document.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect().width);
-  const wide = document.documentElement.scrollWidth > window.innerWidth;
-  window.parent.postMessage({sorted, drawn, wide, width: window.innerWidth, title: document.title,
-    requests: performance.getEntriesByType("resource").map(entry => entry.name)}, "*");
-});
-</script>
-"""
-
-
-FRAMES = """{frames}
-<script>
-const seen = {{}};
-window.addEventListener("message", e => {{
-  const frame = [...document.querySelectorAll("iframe")].find(frame => frame.contentWindow === e.source);
-  seen[frame.id] = e.data;
-  if (Object.keys(seen).length === {count}) document.body.textContent = "PROBE " + JSON.stringify(seen);
-}});
-</script>
-"""
-FRAME = '<iframe id="{name}" src="{page}" style="border: 0; width: {width}px; height: 900px"></iframe>'
-"""A window cannot be as narrow as a phone, a frame can."""
-WIDTHS = (1300, 390)
-
-
-@pytest.fixture(scope="session")
-def in_browser(
-    tmp_path_factory: pytest.TempPathFactory, invented_report: Path, committed_report: Path
-) -> dict[str, dict[str, Any]]:
-    """What either report is like in a window of either width, its tables sorted by their first column.
-
-    A browser takes longer to start than to show all four.
-    """
-    if BROWSER is None:
-        pytest.skip("NO BROWSER: the report was not opened in one; install chromium")
-    folder, frames = tmp_path_factory.mktemp("browser"), []
-    for name, report_folder in (("invented", invented_report), ("committed", committed_report)):
-        text = (report_folder / "index.html").read_text()
-        (folder / f"{name}.html").write_text(text.replace("</head>", f"{PROBE}</head>"))
-        frames += [FRAME.format(name=f"{name}-{width}", page=f"{name}.html", width=width) for width in WIDTHS]
-    (folder / "frames.html").write_text(FRAMES.format(frames="\n".join(frames), count=len(frames)))
-    done = subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            "--virtual-time-budget=20000", f"--user-data-dir={folder / 'profile'}", "--dump-dom",
-            (folder / "frames.html").as_uri(),
-        ],
-        capture_output=True, text=True, timeout=240, check=True,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr
-    probed = re.search(r"PROBE (\{.*\})", done.stdout)
-    assert probed, done.stdout[-500:]
-    seen: dict[str, dict[str, Any]] = json.loads(probed.group(1))
-    return seen
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["invented", "committed"])
-def test_in_a_real_browser(request: pytest.FixtureRequest, in_browser: Any, width: int, name: str) -> None:
-    """Of invented results with all there can be, and of those in results/: the very report that the README shows."""
-    seen = in_browser[f"{name}-{width}"]
-    assert seen["width"] == width
-    folder: Path = request.getfixturevalue(f"{name}_report")
-    plots = len(list((folder / "plots").glob("*.svg")))
-    assert len(seen["drawn"]) == plots >= 9
-    assert all(drawn > 250 for drawn in seen["drawn"])
-    assert (seen["wide"], seen["requests"]) == (False, [])
-    assert "FAULT" not in seen["title"]
-    assert len(seen["sorted"]) > 5
-    for table in seen["sorted"]:
-        up = [value for value in table["up"] if value is not None]
-        assert up == sorted(up)
-        assert table["up"][len(up) :] == table["down"][len(up) :] == [None] * (len(table["up"]) - len(up))
-        assert table["down"][: len(up)] == up[::-1]
-    assert any(len(set(table["up"])) > 1 for table in seen["sorted"])
+@pytest.mark.usefixtures("unrendered")
+def test_what_does_not_compare_has_a_bar_and_no_factor(tmp_path: Path) -> None:
+    full: Any = {"phases": FULL_PHASES}
+    text = page_of(tmp_path, make_result("mlx", **full), make_result("tf-cuda", data="synthetic", **full))
+    (chart,) = re.findall(r'id="s1-target".*?</figure>', text, re.DOTALL)
+    assert chart.count("<li data-run") == 2
+    assert 'class="times">best<' in chart
+    assert "times behind" not in chart
