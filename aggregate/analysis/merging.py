@@ -5,7 +5,7 @@ import itertools
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -45,7 +45,7 @@ class Run:
 
     Attributes:
         letter: A, B ... Z, AA ...
-        results: the times it was measured, the first one first; alike in all that `sameness` names.
+        results: the times it was measured, the first one first; alike in all that `_sameness` names.
         prices: what its cost is reckoned with.
     """
 
@@ -121,13 +121,22 @@ class Run:
         """What a reader must know of the whole run: synthetic data, missing proof, warnings."""
         each = [_notes(result) for result in self.results]
         if len(each) == 1:
-            return each[0]
+            return [*self._evaluated, *each[0]]
         counts = Counter(note for notes in each for note in dict.fromkeys(notes))
         said = [
             note if count == len(each) else f"{count} of {len(each)} result files: {note}"
             for note, count in counts.items()
         ]
-        return [*self._merges, *wording.alike(said)]
+        return [*self._merges, *self._evaluated, *wording.alike(said)]
+
+    @property
+    def _evaluated(self) -> list[str]:
+        """Said of a full training of the standard workload that was evaluated more or less often than it is today."""
+        trained = next((result.spec for result in self.results if result.measured(Convergence)), standard())
+        often, usual = trained.training.evaluations_per_epoch, standard().training.evaluations_per_epoch
+        if not is_standard(trained) or often == usual:
+            return []
+        return [f"evaluated {_times(often)} an epoch, not {_times(usual)}: its time to target does not compare"]
 
     @property
     def _merges(self) -> list[str]:
@@ -185,12 +194,6 @@ def _joined(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def sameness(result: Result) -> tuple[Any, ...]:
-    """What two results must share to be the same thing measured again, in the order of the tables."""
-    evaluated = result.spec if result.measured(Convergence) else standard()  # it matters to full trainings alone
-    return (*same_thing(result), -evaluated.training.evaluations_per_epoch)
-
-
 def same_thing(result: Result) -> tuple[Any, ...]:
     """The same whatever of a full training was evaluated.
 
@@ -209,8 +212,27 @@ def same_thing(result: Result) -> tuple[Any, ...]:
     return (*section, *ran, *together, *framework, effective_precision(result), alone)
 
 
+def _sameness(results: Sequence[Result]) -> Callable[[Result], tuple[Any, ...]]:
+    """What two of the results must share to be the same thing measured again, in the order of the tables.
+
+    How often a training was evaluated matters to full trainings alone: a result without one joins those that have.
+    """
+    trained: dict[tuple[Any, ...], int] = {}
+    for result in results:
+        if result.measured(Convergence):
+            thing, often = same_thing(result), result.spec.training.evaluations_per_epoch
+            trained[thing] = max(often, trained.get(thing, often))
+
+    def sameness(result: Result) -> tuple[Any, ...]:
+        own, thing = result.spec.training.evaluations_per_epoch, same_thing(result)
+        return (*thing, -(own if result.measured(Convergence) else trained.get(thing, own)))
+
+    return sameness
+
+
 def runs(results: Sequence[Result], prices: Prices) -> list[Run]:
     """The results in the order of the tables, those of the same thing together, each group with its letter."""
+    sameness = _sameness(results)
     ordered = sorted(results, key=lambda result: (*sameness(result), result.content.created, result.file))
     groups = [tuple(group) for _, group in itertools.groupby(ordered, key=sameness)]
     return [Run(letter, group, prices) for letter, group in zip(letters(), groups, strict=False)]
@@ -323,14 +345,16 @@ def _notes(result: Result) -> list[str]:
         notes.insert(0, "measured on the synthetic stand-in, not on CIFAR-100")
     if status == "not checked":
         notes.insert(0, f"not checked: {why}")
-    often, usual = result.spec.training.evaluations_per_epoch, standard().training.evaluations_per_epoch
-    if is_standard(result.spec) and often != usual and result.measured(Convergence):
-        notes.append(f"its training was evaluated {often} times an epoch, not {usual}: times to target do not compare")
     effective = effective_precision(result)
     if effective not in ("", result.content.precision):
         notes.append(f"effective precision: {effective}")
-    notes += [f"hard to believe: {doubt}" for doubt in result.doubts]
+    if doubts := result.doubts:
+        notes.append(f"hard to believe: {doubts[0]}" + (f"; {len(doubts) - 1} more: see check" if doubts[1:] else ""))
     return list(dict.fromkeys([*notes, *_throttling(result.content)]))
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def _machine(result: Result) -> tuple[Any, ...]:

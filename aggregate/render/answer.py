@@ -56,7 +56,8 @@ def of_section(comparison: Comparison, section: Section) -> list[str]:
     if not (answers := comparison.answers[section.title]):
         return []
     names = words.names(section.runs)
-    told = [_speed(answers[key], names) for key in SPEED if answers[key].rankings]
+    asked = [key for key in SPEED if answers[key].rankings and not (key == "training" and _all_in_full(answers))]
+    told = [_speed(answers[key], names) for key in asked]
     told += _training_in_full(answers, names, section)
     told += _memory(answers, names)
     return [*told, *_not_known(answers, len(section.runs))]
@@ -79,8 +80,11 @@ IN_BRIEF: dict[Key, str] = {"training": "trains", "latency": "answers one image 
 """Questions that are answered of every section, and the verb of each."""
 MANY_KINDS = 3
 """Of so many kinds of memory only the best of each is told: the table has the others."""
-SPEED: tuple[Key, ...] = ("training", "latency", "inference")
-START: dict[Key, str] = {"training": "training", "latency": "one image at a time", "inference": "many images at a time"}
+SPEED: tuple[Key, ...] = ("full", "training", "latency", "inference")
+START: dict[Key, str] = {
+    "full": "a full training", "training": "training", "latency": "one image at a time",
+    "inference": "many images at a time",
+}  # fmt: skip
 """How the sentence of a question of speed begins."""
 
 
@@ -91,11 +95,26 @@ def _speed(answer: Answer, names: Mapping[str, str]) -> str:
     alone = len(ranking.standings) == 1
     comes = "" if alone else " is fastest," if ranking.best.factor and _proved(ranking.best.factor) else " comes first,"
     how = {
-        "full_throughput": " over a full training",
+        "full_throughput": " on average",
         "training_throughput": f" in a steady window at batch {best.run.result.spec.training.batch_size:,}",
         "inference_reference": f" at batch {best.run.result.spec.training.batch_size:,}",
     }.get(best.metric, "")
     return f"{start}: {names[best.run.letter]}{comes or ','} {_value(best)}{how}{_factors(ranking, names)}."
+
+
+def _all_in_full(answers: Mapping[Key, Answer]) -> bool:
+    """Whether all that trained for a window trained in full as well: then the window is the table's alone."""
+    full, window = (sum(len(ranking.standings) for ranking in answers[key].rankings) for key in ("full", "training"))
+    return full >= window
+
+
+def training_speed(comparison: Comparison, section: Section) -> tuple[Ranking, str] | None:
+    """How fast the runs of a section train, and that in a sentence: in full where all did; None where none was timed."""
+    answers = comparison.answers[section.title]
+    if not answers or not answers["training"].rankings:
+        return None
+    answer = answers["full" if _all_in_full(answers) else "training"]
+    return answer.rankings[0], _speed(answer, words.names(section.runs))
 
 
 def _proved(factor: Ratio) -> bool:
@@ -177,8 +196,8 @@ def _not_known(answers: Mapping[Key, Answer], runs: int) -> list[str]:
     """One sentence of what is not known, by whom it concerns and why."""
     by_reason: dict[tuple[tuple[str, ...], str], list[Key]] = {}
     for key, answer in answers.items():
-        if key == "max_batch":
-            continue  # none of the six; its sentence has who is known
+        if key in ("full", "max_batch"):
+            continue  # the target says as much of who trained in full; the largest batch is none of the six
         reasons: dict[str, list[str]] = {}
         for run, reason in answer.unknown:
             reasons.setdefault(words.why(reason), []).append(run.letter)

@@ -42,7 +42,7 @@ def _block(comparison: Comparison) -> str:
 
 def results(comparison: Comparison) -> str:
     """docs/results.md: every table of the report."""
-    page = markdown.page(comparison, "Results", [[] for _ in comparison.sections], definitions=False)
+    page = markdown.page(comparison, "Results", [[] for _ in comparison.sections], lasting=True)
     title, _, rest = page.partition("\n")
     about = "Every table of the report on the results in [results/](../results). What each figure means: [metrics](metrics.md)."
     return f"{title}\n\n{MADE}\n\n{about}\n{rest}"

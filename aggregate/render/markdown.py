@@ -13,8 +13,11 @@ from aggregate.render.systems import Listing
 from aggregate.render.tables import Cell, Row, Table, footnotes
 
 
-def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]], *, definitions: bool = True) -> str:
-    """The whole report; `plots` has those of each section, `definitions` says whether what figures mean is in it."""
+def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]], *, lasting: bool = False) -> str:
+    """The whole report; `plots` has those of each section.
+
+    A `lasting` one says the same whenever it is made: no ages, no date. What figures mean has a page of its own then.
+    """
     parts = [f"# {escaped(title)}", *map(escaped, answer.top(comparison))]
     of_title = {section.title: drawn for section, drawn in zip(comparison.sections, plots, strict=True)}
     for section, sentences in answer.headline(comparison):
@@ -25,11 +28,12 @@ def page(comparison: Comparison, title: str, plots: Sequence[Sequence[Plot]], *,
             parts += [f"### {escaped(table.title)}", of_table(table)]
         parts += [_plot(plot) for plot in of_title[section.title]]
         parts += _loss_traces(comparison.divergences[section.title])
-    parts += [of_listing(systems.listing(comparison)), *([_definitions()] * definitions)]
+    parts += [of_listing(systems.listing(comparison, ages=not lasting))]
+    parts += [] if lasting else [_definitions()]
     left_out = [*answer.earlier(comparison), *map(answer.without_folder, comparison.problems)]
     if left_out:
         parts += ["## Files that are not compared", "\n".join(f"- {escaped(text)}" for text in left_out)]
-    parts += [escaped(answer.footer(comparison))]
+    parts += [] if lasting else [escaped(answer.footer(comparison))]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

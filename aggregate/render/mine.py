@@ -12,7 +12,7 @@ from aggregate.analysis.merging import Run
 from aggregate.render import words
 
 LABELS: dict[Key, str] = {
-    "training": "Training", "latency": "One image", "inference": "Many images", "memory": "Memory",
+    "full": "Full training", "training": "Training", "latency": "One image", "inference": "Many images", "memory": "Memory",
     "target": "To the target", "energy": "  its energy", "cost": "  its cost",
 }  # fmt: skip
 """The six metrics; the last three lines are one training's time, energy and money."""
@@ -60,11 +60,8 @@ def _rival(own: Standing, rival: Standing, answer: Answer, names: dict[str, str]
     """How this machine stands to the best, or as the best to the next."""
     who, value = names[rival.run.letter], words.measured(rival.value, rival.unit)
     factor = rival.factor if first else own.factor
-    if (
-        answer.question.key not in ("training", "latency", "inference", "target")
-        or factor is None
-        or math.isnan(factor.ratio)
-    ):
+    timed = ("full", "training", "latency", "inference", "target")
+    if answer.question.key not in timed or factor is None or math.isnan(factor.ratio):
         return f"{'next' if first else 'best'} is {who}, {value}"
     alone = ", one process on a side" if not factor.verdict else ""
     if first:
@@ -76,6 +73,8 @@ def _lacks(answers: dict[Key, Answer], run: Run) -> Iterator[str]:
     """What was not measured, and the command that helps."""
     reasons: dict[str, list[str]] = {}
     for key, label in LABELS.items():
+        if key == "full":
+            continue  # the target says as much
         for of_run, reason in answers[key].unknown:
             if of_run is run:
                 reasons.setdefault(reason, []).append(label.strip().lower())

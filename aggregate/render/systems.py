@@ -29,8 +29,8 @@ class Listing:
     lines: tuple[tuple[str, ...], ...]
 
 
-def listing(comparison: Comparison) -> Listing:
-    """Device, framework, system, driver, memory, power limit, commit, date and age of every run."""
+def listing(comparison: Comparison, *, ages: bool = True) -> Listing:
+    """Device, framework, system, driver, memory, power limit, commit, date and, where asked for, age of every run."""
     made = comparison.made
     columns: dict[str, Callable[[Result], str]] = {
         "System": lambda result: confounders.system(result.content),
@@ -43,6 +43,8 @@ def listing(comparison: Comparison) -> Listing:
         "Age": lambda result: age(result, made),
         "File": lambda result: result.file,
     }
+    if not ages:
+        del columns["Age"]
     lines = tuple(
         (run.letter, words.device(run), confounders.framework(run), run.content.precision,
          *(_joined(run.results, tell) for tell in columns.values()))
@@ -52,8 +54,11 @@ def listing(comparison: Comparison) -> Listing:
 
 
 def age(result: Result, now: datetime) -> str:
-    """How old a result is: "today", "3 days", "14 months"."""
-    days = (now - datetime.fromisoformat(result.content.created).astimezone(UTC)).days
+    """How old a result is: "today", "3 days", "14 months"; a date that is none has no age."""
+    try:
+        days = (now - datetime.fromisoformat(result.content.created).astimezone(UTC)).days
+    except ValueError:
+        return MISSING
     if days < 1:
         return "today"
     number, unit = (days, "day") if days < 60 else (days // 30, "month")

@@ -45,5 +45,6 @@ def test_the_command_line_with_phases_missing(tmp_path: Path, subset: tuple[str,
     path = save(kept(WHOLE, subset), tmp_path)
     done = call(path, "--out", tmp_path / "report")
     assert done.exit_code == 0, done.exception
-    assert "result.json" in done.stdout
+    assert "--details" in done.stdout
+    assert "result.json" in (tmp_path / "report" / "comparison.md").read_text()
     assert call("check", path).exit_code in (0, 1)

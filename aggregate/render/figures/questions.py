@@ -63,7 +63,10 @@ def _kind(stem: str, title: str, what: str, make: Make, *, details: bool = False
 
 
 TRAINING = _kind(
-    "throughput", "Who trains fastest?", "training throughput", _asked(training="Training throughput, batch 32")
+    "throughput",
+    "Who trains fastest?",
+    "training throughput",
+    _asked(full="A full training, on average", training="A steady window, batch 32"),
 )
 INFERENCE = _kind(
     "inference", "Who answers soonest, and most?", "latency or inference throughput",

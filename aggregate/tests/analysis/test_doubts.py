@@ -3,6 +3,7 @@
 import copy
 import datetime as dt
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -308,7 +309,7 @@ def test_the_report_marks_what_is_hard_to_believe(tmp_path: Path, change: Change
     assert done.exit_code == 3, done.output
     for name in ("index.html", "comparison.md"):
         text = (tmp_path / "report" / name).read_text().replace("\\", "").replace("&#39;", "'")
-        assert f"hard to believe: {MARKED[change]}" in text or MARKED[change] in text
+        assert MARKED[change] in text or re.search(r"hard to believe: .*; \d+ more: see check", text)
 
 
 @pytest.mark.parametrize("change", UNPROVED, ids=name)

@@ -28,7 +28,7 @@ def test_every_question_has_its_sentence() -> None:
     told = answer.top(compared(*full))
     starts = [sentence.partition(":")[0] for sentence in told]
     assert starts == [
-        "Training", "One image at a time", "Many images at a time", "Training to 45 % top-1", "Memory of a training",
+        "A full training", "One image at a time", "Many images at a time", "Training to 45 % top-1", "Memory of a training",
         "Largest batch that trains", "Not known",
     ]  # fmt: skip
     assert "TensorFlow on NVIDIA H200 is fastest" in told[1]
