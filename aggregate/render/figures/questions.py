@@ -66,7 +66,7 @@ TRAINING = _kind(
     "throughput",
     "Who trains fastest?",
     "training throughput",
-    _asked(full="A full training, on average", training="A steady window, batch 32"),
+    _asked(full="A full training, everything counted in", training="Training, steady window at batch 32"),
 )
 INFERENCE = _kind(
     "inference", "Who answers soonest, and most?", "latency or inference throughput",
