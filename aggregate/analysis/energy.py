@@ -69,8 +69,8 @@ def of_window(measured: Training) -> Iterator[Figure]:
     energy, seconds = measured.energy, measured.seconds
     yield figure("power", measured.watts, energy, seconds)
     yield figure("energy_per_image", measured.joules_per_image, energy, seconds)
-    yield figure("images_per_joule", _inverse(measured.joules_per_image), energy, seconds)
     yield _above_idle(measured)
+    yield figure("images_per_joule", _inverse(measured.joules_per_image), energy, seconds)
     total, covers, parts = whole(energy)
     for metric, per in (("whole_power", seconds), ("whole_energy_per_image", measured.images)):
         if total is None:

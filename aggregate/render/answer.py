@@ -110,6 +110,15 @@ def _all_in_full(answers: Mapping[Key, Answer]) -> bool:
     return full >= window
 
 
+def training_speed(comparison: Comparison, section: Section) -> tuple[Ranking, str] | None:
+    """How fast the runs of a section train, and that in a sentence: in full where all did; None where none was timed."""
+    answers = comparison.answers[section.title]
+    if not answers or not answers["training"].rankings:
+        return None
+    answer = answers["full" if _all_in_full(answers) else "training"]
+    return answer.rankings[0], _speed(answer, words.names(section.runs))
+
+
 def _proved(factor: Ratio) -> bool:
     """Whether the runner-up is slower by more than chance."""
     return factor.verdict == "faster"

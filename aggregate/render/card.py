@@ -27,11 +27,9 @@ def png(comparison: Comparison) -> bytes:
     Raises:
         UserError: no run was timed while training.
     """
-    for section, sentences in answer.headline(comparison):
-        known = comparison.answers[section.title].get("training")
-        if known and known.rankings:
-            precision = section.runs[0].content.precision
-            return _drawn(known.rankings[0], sentences[0], f"DeiT-small on CIFAR-100, {precision}, training images/s")
+    for section, _ in answer.headline(comparison):
+        if known := answer.training_speed(comparison, section):
+            return _drawn(*known, f"DeiT-small on CIFAR-100, {section.runs[0].content.precision}, training images/s")
     raise UserError("There is no card to draw: no result that passed its conformance has timed a training.")
 
 

@@ -60,11 +60,8 @@ def _rival(own: Standing, rival: Standing, answer: Answer, names: dict[str, str]
     """How this machine stands to the best, or as the best to the next."""
     who, value = names[rival.run.letter], words.measured(rival.value, rival.unit)
     factor = rival.factor if first else own.factor
-    if (
-        answer.question.key not in ("full", "training", "latency", "inference", "target")
-        or factor is None
-        or math.isnan(factor.ratio)
-    ):
+    timed = ("full", "training", "latency", "inference", "target")
+    if answer.question.key not in timed or factor is None or math.isnan(factor.ratio):
         return f"{'next' if first else 'best'} is {who}, {value}"
     alone = ", one process on a side" if not factor.verdict else ""
     if first:

@@ -67,9 +67,10 @@ METRICS = (
            "different things do not compare, nor do windows shorter than 60 s or 25 steps of the meter", of_ranks="rank 0"),
     Metric("energy_per_image", "training", "Energy per image, training", "J", 3, "joules / images over that window, gross",
            of_ranks="withheld"),
-    Metric("images_per_joule", "training", "Images per joule, training", "images/J", 3, "the inverse", of_ranks="withheld"),
     Metric("energy_above_idle", "training", "  above idle", "J", 3,
            "the same less what the machine took before the framework, over the same time", of_ranks="withheld"),
+    Metric("images_per_joule", "training", "Images per joule, training", "images/J", 3,
+           "images / joules over that window, gross", of_ranks="withheld"),
     Metric("whole_power", "training", "Power with processor and memory", "W", 3,
            "the meter's figure and those of the host's processor packages and memory over the same window: what comes "
            "nearest to what a Mac's meter covers", of_ranks="rank 0"),
