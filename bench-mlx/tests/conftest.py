@@ -24,6 +24,11 @@ os.environ.update(
 pytest.register_assert_rewrite("shared_spec.dev.rank_tests")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of ranks first: they take longest, one of two workers has them, and the other has the rest."""
+    items.sort(key=lambda item: item.path.name != "test_ranks.py")
+
+
 @pytest.fixture(params=[name for name, there in AVAILABLE.items() if there])
 def device(request) -> str:
     """Each device of this machine in turn, as MLX's default."""

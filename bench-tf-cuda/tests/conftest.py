@@ -14,6 +14,11 @@ from shared_spec.workload.spec import Spec, load_spec
 pytest.register_assert_rewrite("shared_spec.dev.rank_tests")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of ranks first: they take longest, one of two workers has them, and the other has the rest."""
+    items.sort(key=lambda item: item.path.name != "test_ranks.py")
+
+
 @pytest.fixture(scope="session")
 def spec() -> Spec:
     standard = load_spec()

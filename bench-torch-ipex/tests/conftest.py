@@ -12,6 +12,11 @@ from shared_spec.workload.spec import Spec, load_spec, parse_spec
 pytest.register_assert_rewrite("shared_spec.dev.rank_tests")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of ranks first: they take longest, one of two workers has them, and the other has the rest."""
+    items.sort(key=lambda item: item.path.name != "test_ranks.py")
+
+
 @pytest.fixture(scope="session")
 def tiny_spec() -> Spec:
     """The standard workload, small enough for a step in milliseconds."""
