@@ -75,13 +75,13 @@ class RankTests(ABC):
         return losses
 
     def trained_by_two(self, out: Path, phases: str, *options: str) -> dict[str, dict[str, Any]]:
-        """Measurements of each phase's first process in a run of two ranks on this host, whose result is valid."""
+        """Measurements by phase of a run of two ranks on this host, whose result is valid."""
         asked = ("--phases", phases, "--nproc", 2, *options)
         result = testing.run(self.package, testing.small_spec(EPOCHS), out, *asked)
         assert format.problems(result) == []
         named = {"engine": self.engine, "transport": self.transport}
         assert result["parallel"] == {"world_size": 2, "scaling": "strong", "hosts": 1, **named}
-        return {outcome["phase"]: outcome["measurements"] for outcome in reversed(result["phases"])}
+        return {outcome["phase"]: outcome["measurements"] for outcome in result["phases"]}
 
     def check_conformance(self, measured: dict[str, dict[str, Any]]) -> None:
         """Model, gradients, updates and the losses of a training are the specified ones."""

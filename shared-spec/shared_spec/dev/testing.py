@@ -27,7 +27,7 @@ INTERFACES = ("deit-veth0", "deit-veth1")
 
 
 def small_spec(epochs: int) -> Spec:
-    """The standard workload, small enough for steps in milliseconds: 8 of them an epoch, global batch 8."""
+    """The standard workload, small enough for steps in milliseconds: 8 of them an epoch, global batch 8, a process a phase."""
     content = load_spec().to_dict()
     content["model"] |= {"image_size": 64, "dim": 32, "depth": 1, "heads": 2, "mlp_dim": 64}
     content["data"] |= {"train_images": 64, "test_images": 30}
@@ -36,7 +36,7 @@ def small_spec(epochs: int) -> Spec:
     for profile in content["profiles"].values():
         for window in ("idle", "warmup_max", "window"):
             profile[f"{window}_seconds"] = 0.01
-        profile |= {"window_min_steps": 4, "step_samples": 2}
+        profile |= {"window_min_steps": 4, "step_samples": 2, "repeats": 1, "max_repeats": 1}
     return parse_spec(content, "small spec")
 
 
