@@ -20,8 +20,6 @@ from aggregate.render.tables import number
 
 MAX_PAIRS = 66
 """Pairs of loss traces listed: all of twelve runs."""
-MAX_NAMED = 2
-"""Runs that are named where something of them is not known; more have their letters."""
 MAX_UNKNOWN = 4
 """Reasons that the sentence of what is not known gives: those that leave most open."""
 WHAT: dict[Key, str] = {
@@ -62,7 +60,7 @@ def of_section(comparison: Comparison, section: Section) -> list[str]:
     told = [_speed(answers[key], names) for key in asked]
     told += _training_in_full(answers, names, section)
     told += _memory(answers, names)
-    return [*told, *_not_known(answers, names, len(section.runs))]
+    return [*told, *_not_known(answers, len(section.runs))]
 
 
 def _in_brief(comparison: Comparison, section: Section) -> str:
@@ -194,7 +192,7 @@ def _each(ranking: Ranking, names: Mapping[str, str], most: int) -> str:
     return ", ".join(f"{names[standing.run.letter]} {_value(standing)}" for standing in several)
 
 
-def _not_known(answers: Mapping[Key, Answer], names: Mapping[str, str], runs: int) -> list[str]:
+def _not_known(answers: Mapping[Key, Answer], runs: int) -> list[str]:
     """One sentence of what is not known, by whom it concerns and why."""
     by_reason: dict[tuple[tuple[str, ...], str], list[Key]] = {}
     for key, answer in answers.items():
@@ -210,8 +208,7 @@ def _not_known(answers: Mapping[Key, Answer], names: Mapping[str, str], runs: in
     for (whom, reason), keys in by_reason.items():
         if (whom, reason) not in weightiest:
             continue
-        few = words.listed([names[letter] for letter in whom]) if len(whom) <= MAX_NAMED else words.whom(whom, runs)
-        whose = "" if len(whom) == runs else f" of {few}"
+        whose = "" if len(whom) == runs else f" of {words.whom(whom, runs)}"
         what = words.listed([WHAT[key] for key in keys])
         of = " of a training to the target" * (set(keys) <= set(OF_A_TRAINING))
         parts.append(

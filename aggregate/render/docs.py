@@ -37,7 +37,13 @@ def _block(comparison: Comparison) -> str:
     lines = [f"Of the committed results, {markdown.escaped(section.title)}:", ""]
     lines += [f"- {markdown.escaped(sentence)}" for sentence in sentences]
     elsewhere = f" ({'; '.join(markdown.escaped(other.title) for other, _ in others)})" if others else ""
-    return "\n".join([*lines, "", f"All figures, and the other tables{elsewhere}: [docs/results.md](docs/results.md)."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"All figures, and the other tables{elsewhere}: [docs/results.md](docs/results.md), whose letters these are.",
+        ]
+    )
 
 
 def results(comparison: Comparison) -> str:
