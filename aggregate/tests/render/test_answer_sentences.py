@@ -54,7 +54,7 @@ def test_a_single_result_is_told_without_a_comparison() -> None:
 def test_what_fifty_machines_lack_is_counted_and_not_listed() -> None:
     told = answer.top(compared(*fifty()))
     (unknown,) = [sentence for sentence in told if sentence.startswith("Not known: ")]
-    assert "time, energy and cost of a training to the target on 30 of the 46 (no full training was run)" in unknown
+    assert "time, energy and cost of a training to the target for 30 of the 46 (no full training was run)" in unknown
     assert len(unknown) < 300
 
 
