@@ -52,7 +52,7 @@ def test_a_run_on_an_m4_mini_goes_from_the_plan_to_the_result(mac: System, spec_
         next(outcome["measurements"] for outcome in result["phases"] if outcome["phase"] == name)
         for name in ("training", "max_batch")
     )
-    assert training["memory"]["footprint_peak"] > 4 * EACH > 10 * training["memory"]["host_peak"]
+    assert training["memory"]["footprint_peak"] > 4 * EACH > 2 * training["memory"]["host_peak"]
     assert training["energy"]["joules"] is None
     # 0.9 times what is free are 8.1 GiB: 5 images fit in it, and 6, with 9.1, are never tried.
     assert [(tried["batch_size"], tried["outcome"]) for tried in largest["tries"]] == [(4, "fits"), (5, "fits")]
