@@ -26,21 +26,9 @@ def block_rates(run: Run) -> np.ndarray:
     return np.array([rate for measured in each for rate in measured.block_images_per_second])
 
 
-def throughputs(run: Run) -> list[float]:
-    """Training images/s of every repeat."""
-    return [measured.images_per_second for measured in run.measured(Training)]
-
-
 def latencies(run: Run) -> np.ndarray:
     """Batch-1 latencies of all repeats, ms."""
     return 1e3 * np.array([t for measured in run.measured(Latency) for t in measured.host_to_host_seconds])
-
-
-def latency_quantiles(run: Run) -> tuple[float, float]:
-    """Median and p90 of the latency, ms: the median of the repeats of either, as in the table."""
-    each = [np.percentile(measured.host_to_host_seconds, (50, 90)) for measured in run.measured(Latency)]
-    median, p90 = 1e3 * np.median(each, axis=0)
-    return float(median), float(p90)
 
 
 def by_batch(run: Run, metric: str) -> list[tuple[int, float]]:

@@ -1,8 +1,5 @@
 """Faults planted into this platform's own operators, model and backend: each fails the check meant for it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import mlx.core as mx
 import pytest
 from mlx import nn
@@ -10,15 +7,8 @@ from mlx import nn
 from bench_mlx import backend as module
 from bench_mlx import model, ops
 from bench_mlx.backend import MlxBackend
+from shared_spec.dev.planted_faults import Fault, cached_batch_1, cases, late_rate, round_to
 from shared_spec.dev.testing import check_named
-
-Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-def round_to(x: mx.array, bits: int) -> mx.array:
-    """float32 values with so many bits of significand (Veltkamp's splitting, Numer. Math. 18, 1971)."""
-    scaled = x * (2.0 ** (24 - bits) + 1)
-    return scaled - (scaled - x)
 
 
 def layer_norm_in_bf16(patch):
@@ -107,15 +97,6 @@ def packed_and_kept(patch):
     patch.setattr(MlxBackend, "train_step", keeping)
 
 
-def cached_batch_1(patch):
-    infer, cache = MlxBackend.infer, {}
-
-    def cached(self, batch):
-        return infer(self, batch) if len(batch[0]) > 1 else cache.setdefault("first", infer(self, batch))
-
-    patch.setattr(MlxBackend, "infer", cached)
-
-
 def memoised_batch(patch):
     infer, memo = MlxBackend.infer, {}
     patch.setattr(MlxBackend, "infer", lambda self, batch: memo.setdefault(id(batch), infer(self, batch)))
@@ -145,23 +126,6 @@ def no_decay(patch):
     patch.setattr(MlxBackend, "_adamw", adamw)
 
 
-def late_rate(patch):
-    step, rates = MlxBackend.train_step, [0.0]
-
-    def late(self, batch, lr):
-        rates.append(lr)
-        return step(self, batch, rates[-2])
-
-    patch.setattr(MlxBackend, "train_step", late)
-
-
-@dataclass(frozen=True)
-class Fault:
-    plant: Plant
-    fails: str
-    precisions: tuple[str, ...] = ("fp32", "bf16")
-
-
 FAULTS = {
     "LayerNorm statistics in bf16": Fault(layer_norm_in_bf16, "precision, LayerNorm"),
     "softmax sums in bf16": Fault(softmax_in_bf16, "precision, softmax"),
@@ -171,19 +135,17 @@ FAULTS = {
     "nearest resize in the step only": Fault(resize_in_step(nearest), "precision, resize"),
     "moments kept in bf16": Fault(moments_in_bf16, "second step, second moments"),
     "weights packed at first inference after loading and kept": Fault(packed_and_kept, "infer, train, infer, batch 4"),
-    "batch 1 answered from a cache": Fault(cached_batch_1, "infer, train, infer, batch 1"),
+    "batch 1 answered from a cache": Fault(cached_batch_1(MlxBackend), "infer, train, infer, batch 1"),
     "memoised resident batch": Fault(memoised_batch, "infer, train, infer, batch 4"),
     "6-bit operands": Fault(six_bit_operands, "precision, inference"),
     "TF32 in attention": Fault(tf32_in_attention, "infer, train, infer, batch 4", ("fp32",)),
     "clip by half of the gradient's norm": Fault(half_the_clip, "second step, clip"),
     "no decay": Fault(no_decay, "second step, parameters"),
-    "learning rate one step late": Fault(late_rate, "second step, parameters"),
+    "learning rate one step late": Fault(late_rate(MlxBackend), "second step, parameters"),
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"), [(name, precision) for name, fault in FAULTS.items() for precision in fault.precisions]
-)
+@pytest.mark.parametrize(("name", "precision"), cases(FAULTS))
 def test_planted_fault_fails_the_check_meant_for_it(name, precision, spec, monkeypatch):
     fault = FAULTS[name]
     fault.plant(monkeypatch)

@@ -4,7 +4,6 @@ One precision for each fault and a model of one block, as every fault has progra
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ import tensorflow as tf
 
 from bench_tf_cuda import model, ops
 from bench_tf_cuda.backend import Batch, TfBackend, Value
+from shared_spec.dev.planted_faults import Fault, Patch, cached_batch_1, cases, round_to
 from shared_spec.dev.testing import check_named
 from shared_spec.workload.spec import Spec
-
-Patch = pytest.MonkeyPatch
 
 
 def layer_norm_in_bf16(patch: Patch) -> None:
@@ -31,20 +29,14 @@ def layer_norm_in_bf16(patch: Patch) -> None:
 def softmax_in_bf16(patch: Patch) -> None:
     def softmax(scores: tf.Tensor) -> tf.Tensor:
         exponentials = tf.exp(scores - tf.reduce_max(scores, -1, keepdims=True))
-        return exponentials / low(tf.reduce_sum(exponentials, -1, keepdims=True), 8)
+        return exponentials / round_to(tf.reduce_sum(exponentials, -1, keepdims=True), 8)
 
     patch.setattr(ops.tf.nn, "softmax", softmax)
 
 
-def low(x: tf.Tensor, bits: int) -> tf.Tensor:
-    """float32 values with so many bits of significand (Veltkamp's splitting, Numer. Math. 18, 1971)."""
-    scaled = x * (2.0 ** (24 - bits) + 1)
-    return scaled - (scaled - x)
-
-
 def tf32_in_attention(patch: Patch) -> None:
     attention = ops.attention
-    patch.setattr(model, "attention", lambda qkv: attention(low(qkv, 11)))
+    patch.setattr(model, "attention", lambda qkv: attention(round_to(qkv, 11)))
 
 
 def tanh_gelu(patch: Patch) -> None:
@@ -55,7 +47,7 @@ def loss_in_bf16(patch: Patch) -> None:
     entropy = tf.nn.softmax_cross_entropy_with_logits
 
     def lower(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return low(entropy(targets, logits), 8)
+        return round_to(entropy(targets, logits), 8)
 
     patch.setattr(tf.nn, "softmax_cross_entropy_with_logits", lower)
 
@@ -82,8 +74,8 @@ def resize_in_step(change: Callable[[tf.Tensor, np.ndarray], tf.Tensor]) -> Call
 
 
 def in_bf16(x: tf.Tensor, upscale: np.ndarray) -> tf.Tensor:
-    u = low(tf.constant(upscale), 8)
-    rows = low(tf.einsum("is,bstc->bitc", u, low(x, 8)), 8)
+    u = round_to(tf.constant(upscale), 8)
+    rows = round_to(tf.einsum("is,bstc->bitc", u, round_to(x, 8)), 8)
     return tf.einsum("bitc,jt->bcij", rows, u)
 
 
@@ -116,49 +108,35 @@ def packed_and_kept(patch: Patch) -> None:
     patch.setattr(TfBackend, "train_step", keeping)
 
 
-def cached_batch_1(patch: Patch) -> None:
-    infer, cache = TfBackend.infer, {}
-
-    def cached(self: TfBackend, batch: Batch) -> tf.Tensor:
-        return infer(self, batch) if len(batch[0]) > 1 else cache.setdefault("first", infer(self, batch))
-
-    patch.setattr(TfBackend, "infer", cached)
-
-
 def half_the_clip(patch: Patch) -> None:
     norm = tf.norm
     patch.setattr(tf, "norm", lambda gradient: norm(gradient[: gradient.shape[0] // 2]))
 
 
-@dataclass(frozen=True)
-class Fault:
-    plant: Callable[[Patch], None]
-    fails: str
-    precision: str
-
-
 FAULTS = {
-    "LayerNorm statistics in bf16": Fault(layer_norm_in_bf16, "precision, LayerNorm", "bf16"),
-    "softmax sums in bf16": Fault(softmax_in_bf16, "precision, softmax", "bf16"),
-    "tanh GELU": Fault(tanh_gelu, "precision, GELU", "bf16"),
-    "loss in bf16": Fault(loss_in_bf16, "precision, loss", "bf16"),
-    "resize in bf16 in the step only": Fault(resize_in_step(in_bf16), "precision, resize", "bf16"),
-    "nearest resize in the step only": Fault(resize_in_step(nearest), "precision, resize", "bf16"),
-    "moments kept in bf16": Fault(moments_in_bf16, "second step, second moments", "fp32"),
+    "LayerNorm statistics in bf16": Fault(layer_norm_in_bf16, "precision, LayerNorm", ("bf16",)),
+    "softmax sums in bf16": Fault(softmax_in_bf16, "precision, softmax", ("bf16",)),
+    "tanh GELU": Fault(tanh_gelu, "precision, GELU", ("bf16",)),
+    "loss in bf16": Fault(loss_in_bf16, "precision, loss", ("bf16",)),
+    "resize in bf16 in the step only": Fault(resize_in_step(in_bf16), "precision, resize", ("bf16",)),
+    "nearest resize in the step only": Fault(resize_in_step(nearest), "precision, resize", ("bf16",)),
+    "moments kept in bf16": Fault(moments_in_bf16, "second step, second moments", ("fp32",)),
     "weights packed at first inference after loading and kept": Fault(
-        packed_and_kept, "infer, train, infer, batch 1", "bf16"
+        packed_and_kept, "infer, train, infer, batch 1", ("bf16",)
     ),
-    "batch 1 answered from a cache": Fault(cached_batch_1, "infer, train, infer, batch 1", "fp32"),
-    "TF32 in attention": Fault(tf32_in_attention, "infer, train, infer, batch 1", "fp32"),
-    "clip by half of the gradient's norm": Fault(half_the_clip, "second step, clip", "fp32"),
+    "batch 1 answered from a cache": Fault(cached_batch_1(TfBackend), "infer, train, infer, batch 1", ("fp32",)),
+    "TF32 in attention": Fault(tf32_in_attention, "infer, train, infer, batch 1", ("fp32",)),
+    "clip by half of the gradient's norm": Fault(half_the_clip, "second step, clip", ("fp32",)),
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_planted_fault_fails_the_check_meant_for_it(name: str, spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "precision"), cases(FAULTS))
+def test_planted_fault_fails_the_check_meant_for_it(
+    name: str, precision: str, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fault = FAULTS[name]
     fault.plant(monkeypatch)
     small = spec.changed(model=spec.model.changed(depth=1))
-    backend = TfBackend(small, "cpu", fault.precision, "xla")
-    check = check_named(fault.fails, backend, small, fault.precision)
+    backend = TfBackend(small, "cpu", precision, "xla")
+    check = check_named(fault.fails, backend, small, precision)
     assert not check.passed, check

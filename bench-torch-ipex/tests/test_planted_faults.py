@@ -1,7 +1,6 @@
 """Faults planted into this platform's own operators, model and backend: each fails the check meant for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -12,16 +11,9 @@ from bench_torch_ipex import backend as module
 from bench_torch_ipex import inference, model, ops
 from bench_torch_ipex.backend import Batch, TorchBackend
 from bench_torch_ipex.inference import Inference
+from shared_spec.dev.planted_faults import Fault, Patch, cached_batch_1, cases, late_rate, round_to
 from shared_spec.dev.testing import check_named
 from shared_spec.workload.spec import Spec
-
-Patch = pytest.MonkeyPatch
-
-
-def rounded(x: Tensor, bits: int) -> Tensor:
-    """float32 values with so many bits of significand (Veltkamp's splitting, Numer. Math. 18, 1971)."""
-    scaled = x * (2.0 ** (24 - bits) + 1)
-    return scaled - (scaled - x)
 
 
 def layer_norm_in_bf16(patch: Patch) -> None:
@@ -47,7 +39,7 @@ def softmax_in_bf16(patch: Patch) -> None:
 
 def tf32_in_attention(patch: Patch) -> None:
     for user in (model, inference):
-        patch.setattr(user, "attention", lambda qkv: ops.attention(rounded(qkv, 11)))
+        patch.setattr(user, "attention", lambda qkv: ops.attention(round_to(qkv, 11)))
 
 
 def tanh_gelu(patch: Patch) -> None:
@@ -122,18 +114,9 @@ def packed_for_each_size_once(patch: Patch) -> None:
     patch.setattr(inference, "pack", lambda weight, rows: pack(weight.clone(), rows))
 
 
-def cached_batch_1(patch: Patch) -> None:
-    infer, cache = TorchBackend.infer, {}
-
-    def cached(self: TorchBackend, batch: Batch) -> Tensor:
-        return infer(self, batch) if len(batch[0]) > 1 else cache.setdefault("first", infer(self, batch))
-
-    patch.setattr(TorchBackend, "infer", cached)
-
-
 def six_bit_operands(patch: Patch) -> None:
     pack = inference.pack
-    patch.setattr(inference, "pack", lambda weight, rows: pack(rounded(weight.float(), 6).to(weight.dtype), rows))
+    patch.setattr(inference, "pack", lambda weight, rows: pack(round_to(weight.float(), 6).to(weight.dtype), rows))
 
 
 def clipped_each(patch: Patch) -> None:
@@ -151,23 +134,6 @@ def no_decay(patch: Patch) -> None:
     patch.setattr(module, "_parameter_groups", lambda model, decay: groups(model, 0.0))
 
 
-def late_rate(patch: Patch) -> None:
-    step, rates = TorchBackend.train_step, [0.0]
-
-    def late(self: TorchBackend, batch: Batch, lr: float) -> Tensor:
-        rates.append(lr)
-        return step(self, batch, rates[-2])
-
-    patch.setattr(TorchBackend, "train_step", late)
-
-
-@dataclass(frozen=True)
-class Fault:
-    plant: Callable[[Patch], None]
-    fails: str
-    precisions: tuple[str, ...] = ("fp32", "bf16")
-
-
 FAULTS = {
     "LayerNorm statistics in bf16": Fault(layer_norm_in_bf16, "precision, LayerNorm"),
     "softmax sums in bf16": Fault(softmax_in_bf16, "precision, softmax"),
@@ -178,19 +144,17 @@ FAULTS = {
     "moments kept in bf16": Fault(moments_in_bf16, "second step, second moments"),
     "weights packed at first inference after loading and kept": Fault(packed_and_kept, "infer, train, infer, batch 4"),
     "weights packed once for each batch size": Fault(packed_for_each_size_once, "infer, train, infer, batch 1"),
-    "batch 1 answered from a cache": Fault(cached_batch_1, "infer, train, infer, batch 1"),
+    "batch 1 answered from a cache": Fault(cached_batch_1(TorchBackend), "infer, train, infer, batch 1"),
     "6-bit operands": Fault(six_bit_operands, "precision, inference"),
     "TF32 in attention": Fault(tf32_in_attention, "infer, train, infer, batch 4", ("fp32",)),
     "clipped parameter by parameter": Fault(clipped_each, "second step, clip"),
     "no decay": Fault(no_decay, "second step, parameters"),
-    "learning rate one step late": Fault(late_rate, "second step, parameters"),
+    "learning rate one step late": Fault(late_rate(TorchBackend), "second step, parameters"),
 }
 
 
 @pytest.mark.skipif(not ops.has_onednn(torch.float32), reason="this PyTorch has no oneDNN, which packs weights")
-@pytest.mark.parametrize(
-    ("name", "precision"), [(name, precision) for name, fault in FAULTS.items() for precision in fault.precisions]
-)
+@pytest.mark.parametrize(("name", "precision"), cases(FAULTS))
 def test_planted_fault_fails_the_check_meant_for_it(
     name: str, precision: str, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
