@@ -1,7 +1,8 @@
 """Backend for TensorFlow on an NVIDIA GPU or the CPU: everything runs in programs compiled by XLA.
 
 All parameters are one flat float32 vector, and so are both moments. XLA then has one update to compile instead of
-152, and the host hands a step's program 4 variables instead of some 450.
+152, and the host hands a step's program 4 variables instead of some 450. Inference has each matrix in an array of its
+own: out of a vector XLA would copy it at each call, since a product wants its operands in buffers.
 """
 
 import math
@@ -61,6 +62,18 @@ def _compiled(graph: Callable[..., Any]) -> Any:
     return tf.function(graph, jit_compile=True, autograph=False)
 
 
+def _on_tensors(concrete: Any) -> Callable[..., Any]:
+    """A concrete function's call on tensors alone, without what TensorFlow does to each argument before: 7 us apiece."""
+    function, captured = concrete.inference_fn, concrete.captured_inputs
+    return lambda *args: function.call_preflattened((*args, *captured))
+
+
+def _cut(vector: tf.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
+    """The arrays of these shapes that follow one another in a vector."""
+    pieces = tf.split(vector, [math.prod(shape) for shape in shapes.values()])
+    return {name: tf.reshape(piece, shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+
+
 EXCHANGES = 100
 """Training steps, the last ones, over which the time of communication is averaged."""
 
@@ -79,15 +92,18 @@ class TfBackend:
         self.spec, self.precision, self.engine = spec, precision, engine
         self._dtype = tf.bfloat16 if precision == "bf16" else tf.float32
 
-        self._model = DeiT(spec)
+        self._model, self._inference_model = DeiT(spec), DeiT(spec, trained=False)
         self._layout = canonical.FlatLayout(spec)
+        items = self._layout.shapes.items()
+        self._matrices = {name: shape for name, shape in items if canonical.has_decay(name, shape)}  # they come first
+        self._others = {name: shape for name, shape in items if name not in self._matrices}
         with tf.device(self._place):
             self._params, self._m, self._v = (tf.Variable(tf.zeros(sum(self._layout.sizes))) for _ in range(3))
             self._steps = tf.Variable(0, dtype=tf.int64)  # TensorFlow keeps int32 on the host
 
         self._compiled_step = _compiled(self._step)
         self._compiled_gradients = _compiled(self._gradients)
-        self._compiled_forward = _compiled(self._forward)
+        self._compiled_forward = _compiled(self._infer)
         self._compiled_preprocess = _compiled(self._model.preprocess)
         self._compiled_matmul = _compiled(self._matmul)
         self._compiled_share, self._compiled_update = _compiled(self._share), _compiled(self._update)
@@ -95,7 +111,7 @@ class TfBackend:
         self._traced_send = tf.function(self._send, autograph=False)
         self.exchange_seconds: deque[tf.Tensor] = deque(maxlen=EXCHANGES)
         self._programs: dict[tuple[Any, int], Any] = {}
-        self._inference_weights: tf.Tensor | None = None  # of the parameters as they are, cast
+        self._inference_weights: list[tf.Tensor] | None = None  # of the parameters as they are, cast
         # Ranks also exchange words between steps, and those must not overtake a step that has not been queued.
         self._ahead = ahead.Ahead() if self._place != "CPU:0" and self.group.size == 1 else None
         self._matmul_operands: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
@@ -170,7 +186,7 @@ class TfBackend:
         if self._inference_weights is None:  # cast once, for as long as the parameters stay as they are
             self._settle()
             self._inference_weights = self._cast_weights()
-        return self._run(self._compiled_forward, batch[0], self._inference_weights)
+        return self._run(self._compiled_forward, batch[0], *self._inference_weights)
 
     def gradients(self, batch: Batch) -> dict[str, np.ndarray]:
         return self._layout.by_name(self._run(self._compiled_gradients, *batch).numpy())
@@ -290,7 +306,7 @@ class TfBackend:
         """Call `function` as compiled for this batch size; TensorFlow's own dispatcher is slow to find it."""
         key = (function, args[0].shape[0])
         if key not in self._programs:
-            self._programs[key] = function.get_concrete_function(*args)
+            self._programs[key] = _on_tensors(function.get_concrete_function(*args))
         return self._programs[key](*args)
 
     def _train_on(self, *arguments: tf.Tensor) -> tf.Tensor:
@@ -310,15 +326,21 @@ class TfBackend:
         return result
 
     @_memory_errors()
-    def _cast_weights(self) -> tf.Tensor:
-        """All parameters in this precision's type, [parameters]."""
+    def _cast_weights(self) -> list[tf.Tensor]:
+        """All parameters in this precision's type: each matrix by itself, and behind them the others as one vector."""
         with tf.device(self._place):
-            return tf.cast(self._params, self._dtype)
+            matrices, others = tf.split(tf.cast(self._params, self._dtype), [self._layout.decayed, -1])
+            return [*_cut(matrices, self._matrices).values(), others]
+
+    def _infer(self, images: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
+        """Logits float32 [B, C], computed in this precision's type, of weights as `_cast_weights` gives them."""
+        *matrices, others = weights
+        self._inference_model.update(dict(zip(self._matrices, matrices, strict=True)) | _cut(others, self._others))
+        return tf.cast(self._inference_model(images), tf.float32)
 
     def _forward(self, images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Logits float32 [B, C], computed in this precision's type; the model's weights are slices of `weights`."""
-        pieces = zip(self._layout.shapes.items(), tf.split(weights, self._layout.sizes), strict=True)
-        self._model.update({name: tf.reshape(piece, shape) for (name, shape), piece in pieces})
+        """Logits float32 [B, C] in training; the model's weights are slices of `weights`, [parameters]."""
+        self._model.update(_cut(weights, self._layout.shapes))
         return tf.cast(self._model(images), tf.float32)
 
     def _loss_and_gradient(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

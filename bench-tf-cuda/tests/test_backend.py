@@ -1,5 +1,6 @@
 """What the Backend protocol promises, on the CPU; that the model is the specified one is the conformance's business."""
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -173,9 +174,19 @@ def test_parameters_are_cast_once_for_all_inference(
     assert backend._inference_weights is None, "training keeps no second copy of the parameters"
     backend.infer(batch)
     assert len(casts) == 2
-    hlo = backend._compiled_forward.experimental_get_compiler_ir(batch[0], backend._inference_weights)(stage="hlo")
-    size = sum(backend._layout.sizes)
-    assert not [line for line in hlo.splitlines() if f"[{size}]" in line and "convert(" in line]
+
+
+def test_inference_is_given_each_matrix_by_itself_in_its_own_type(backend: TfBackend, host_batch: HostBatch) -> None:
+    images = backend.to_device(*host_batch)[0]
+    weights = backend._cast_weights()
+    assert sum(weight.shape.num_elements() for weight in weights) == sum(backend._layout.sizes)
+    for (name, shape), weight in zip(backend._matrices.items(), weights, strict=False):
+        assert tuple(weight.shape) == shape, name
+        assert weight.dtype == backend._dtype
+    hlo = backend._compiled_forward.experimental_get_compiler_ir(images, *weights)(stage="hlo")
+    longest = max(weight.shape.num_elements() for weight in weights[:-1])
+    vectors = [int(n) for n in re.findall(r"[a-z0-9]+\[(\d+)\]", hlo)]
+    assert max(vectors) < longest, "a matrix comes out of a vector"
 
 
 def test_preprocess_is_float32_at_either_precision(backend: TfBackend, spec: Spec, host_batch: HostBatch) -> None:

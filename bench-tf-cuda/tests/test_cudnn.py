@@ -104,7 +104,7 @@ def test_a_refusal_is_in_the_result(spec: Spec, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cudnn, "refusal", lambda *sizes: "too old")
     assert backend.describe()["details"]["attention"].endswith("is not to be had: too old")
     images = tf.zeros((1, 32, 32, 3), tf.uint8)
-    program = backend._compiled_forward.experimental_get_compiler_ir(images, backend._cast_weights())
+    program = backend._compiled_forward.experimental_get_compiler_ir(images, *backend._cast_weights())
     assert "custom-call" not in program(stage="hlo")
 
 

@@ -38,16 +38,17 @@ def with_gradients(
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("name", ["gelu", "layer_norm"])
+@pytest.mark.parametrize("name", ["gelu", "layer_norm", "inference_layer_norm"])
 def test_output_and_gradients_are_the_textbooks(name: str, dtype: tf.DType) -> None:
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((2, 4, 5, 24))
     inputs = [3 * x + 1]
     own: Callable[..., tf.Tensor] = ops.gelu
     exact: Callable[..., tf.Tensor] = exact_gelu
-    if name == "layer_norm":
+    if name.endswith("layer_norm"):
         inputs += [1 + rng.standard_normal(24), rng.standard_normal(24)]
-        own, exact = (lambda x, weight, bias: ops.layer_norm(x, weight, bias, EPS)), exact_layer_norm
+        norm = getattr(ops, name)
+        own, exact = (lambda x, weight, bias: norm(x, weight, bias, EPS)), exact_layer_norm
     inputs = [tf.cast(tf.cast(value, dtype), tf.float64).numpy() for value in inputs]  # what both are given
     dy = tf.cast(tf.cast(dy, dtype), tf.float64).numpy()
     for found, expected in zip(
