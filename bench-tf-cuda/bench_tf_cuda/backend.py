@@ -112,8 +112,9 @@ class TfBackend:
         self.exchange_seconds: deque[tf.Tensor] = deque(maxlen=EXCHANGES)
         self._programs: dict[tuple[Any, int], Any] = {}
         self._inference_weights: list[tf.Tensor] | None = None  # of the parameters as they are, cast
-        # Ranks also exchange words between steps, and those must not overtake a step that has not been queued.
-        self._ahead = ahead.Ahead() if self._place != "CPU:0" and self.group.size == 1 else None
+        self._ahead = ahead.Ahead() if self._place != "CPU:0" else None
+        if isinstance(self.group, TfGroup):
+            self.group.settle_first(self._settle)
         self._matmul_operands: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
 
     def describe(self) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 import tensorflow as tf
@@ -70,6 +71,7 @@ class TfGroup:
     def __init__(self, place: World, on_gpu: bool) -> None:
         self.rank, self.size, self._hosts, self._on_gpu = place.rank, place.size, place.hosts, on_gpu
         self._exchanges = 0
+        self._settles: list[WeakMethod[Callable[[], None]]] = []
         engines = tf.distribute.experimental.CommunicationImplementation
         options = tf.distribute.experimental.CommunicationOptions(
             timeout_seconds=ranks.timeout(), implementation=engines.NCCL if on_gpu else engines.RING
@@ -87,8 +89,18 @@ class TfGroup:
         transport = "nccl" if self._on_gpu else "ring over gRPC"
         return {"engine": "tf.distribute", "transport": transport, "hosts": self._hosts}
 
+    def settle_first(self, settle: Callable[[], None]) -> None:
+        """Have `settle`, a method, called before words are exchanged, as long as its object lives.
+
+        Steps that are still with a thread exchange gradients; on no rank may words come between them.
+        """
+        self._settles.append(WeakMethod(settle))
+
     @rank_errors()
     def all_gather(self, words: np.ndarray) -> np.ndarray:
+        for settle in (reference() for reference in self._settles):
+            if settle is not None:
+                settle()
         self._exchanges += 1
         with tf.device("CPU:0"):
             return tf.raw_ops.CollectiveGatherV2(

@@ -17,6 +17,7 @@ from bench_tf_cuda.ranks import rank_errors
 from shared_spec.dev import testing
 from shared_spec.dev.rank_tests import RankTests, Words, python
 from shared_spec.errors import UserError
+from shared_spec.platform import Threads
 from shared_spec.ranks import World
 
 
@@ -70,6 +71,48 @@ def test_a_lost_rank_is_told_in_a_sentence() -> None:
         rank_errors(),
     ):
         raise tf.errors.UnavailableError(None, None, message)
+
+
+FED_AHEAD = """
+import numpy as np
+from bench_tf_cuda import ahead
+from bench_tf_cuda.backend import TfBackend
+from shared_spec import ranks
+from shared_spec.dev.testing import small_spec
+from shared_spec.workload import params
+
+spec = small_spec(1)
+backend = TfBackend(spec, "cpu", "fp32", "xla")
+images = np.random.default_rng(backend.group.rank).integers(0, 256, (2, 32, 32, 3), np.uint8)
+
+def train():
+    backend.load_params(params.initial(spec))
+    for step in range(4):
+        backend.train_step(backend.to_device(images, np.eye(100, dtype=np.float32)[[step, 1]]), 1e-3)
+        if step == 2:
+            assert ranks.decided(backend.group, step) == step
+            queued.append(len(backend._ahead._launches) if backend._ahead else 0)
+    return backend.export_params()
+
+queued = []
+expected = train()
+backend._ahead = ahead.Ahead()
+found = train()
+assert queued == [0, 0], "words came between steps"
+assert all(np.array_equal(found[name], value) for name, value in expected.items())
+"""
+"""Two ranks train as on a GPU, steps given to a thread and words exchanged between them, and as on a CPU."""
+
+
+def test_ranks_fed_ahead_train_alike_and_exchange_words_behind_their_steps() -> None:
+    env = {**os.environ, **platform.worker_env("cpu", "xla", Threads(1))}
+    starts = platform.launch(2, "cpu", ["-c", FED_AHEAD])
+    started = [
+        subprocess.Popen(start.arguments, env={**env, **start.env}, stderr=subprocess.PIPE, text=True)
+        for start in starts
+    ]
+    outputs = [process.communicate(timeout=240)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
 
 
 class TestRanks(RankTests):
