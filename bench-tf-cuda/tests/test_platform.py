@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from bench_tf_cuda import platform
+from shared_spec.machine import caches
 from shared_spec.platform import Threads
+
+tf_version = version("tensorflow")
 
 
 def test_importing_the_platform_imports_no_framework() -> None:
@@ -15,9 +19,40 @@ def test_importing_the_platform_imports_no_framework() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
-def test_worker_env_leaves_the_users_xla_flags(device: str) -> None:
-    assert "XLA_FLAGS" not in platform.worker_env(device, "xla", Threads(2))
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder for caches."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    return tmp_path
+
+
+def test_what_xla_has_tuned_is_kept_on_a_gpu_and_counted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "XLA_FLAGS" not in platform.worker_env("cpu", "xla", Threads(2))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_foo=1")
+    env = platform.worker_env("cuda", "xla", Threads(2))
+    own, _, folder = env["XLA_FLAGS"].partition(f" {platform.TUNED}")
+    assert own == "--xla_foo=1"
+    assert Path(folder).is_relative_to(home)
+    assert tf_version in folder
+    (Path(folder) / "product.textproto").touch()
+    assert caches.programs(platform.program_caches("cuda", "xla", env | {"CUDA_CACHE_DISABLE": "1"})) == 1
+
+
+def test_ranks_of_a_host_keep_their_tuning_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", platform.worker_env("cuda", "xla", Threads(2))["XLA_FLAGS"])
+    folders = {start.env["XLA_FLAGS"].removeprefix(platform.TUNED) for start in platform.launch(2, "cuda", [])}
+    assert len(folders) == 2
+    assert all(Path(folder).is_dir() for folder in folders)
+    monkeypatch.setenv("TF_CONFIG", platform.launch(2, "cuda", [])[1].env["TF_CONFIG"])
+    assert platform.worker_env("cuda", "xla", Threads(2))["XLA_FLAGS"].removeprefix(platform.TUNED) in folders
+    assert all("XLA_FLAGS" not in start.env for start in platform.launch(2, "cpu", []))
+
+
+@pytest.mark.parametrize("flags", [f"--xla_foo=1 {platform.TUNED}/mine", "/etc/xla_flags"])
+def test_a_users_own_folder_or_file_of_flags_stays(home: Path, monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert "XLA_FLAGS" not in platform.worker_env("cuda", "xla", Threads(2))
 
 
 def test_only_the_cpu_worker_hides_the_gpu_and_has_products_by_onednn() -> None:
