@@ -1,4 +1,4 @@
-"""What XLA's GPU compiler makes of the training step, without a GPU: its kernels, and the bytes that they move.
+"""What XLA's GPU compiler makes of a training step or of inference, without a GPU: its kernels, and the bytes they move.
 
     .venv/bin/python benchmarks/gpu_program.py step --precision bf16 --batch 256 step.hlo
     python3 -m venv /tmp/xla && /tmp/xla/bin/pip install -r benchmarks/requirements-xla-gpu.txt
@@ -31,20 +31,21 @@ device_description_str: "NVIDIA H200"
 """XLA's description of the card, as its GpuTargetConfigProto: sizes from NVIDIA's H200 datasheet and CUDA's limits for
 compute capability 9.0."""
 
-FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"  # both choices need a GPU to try them on
+FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm="  # tuning needs a GPU to try kernels on
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "u8": 1, "pred": 1, "s32": 4, "u32": 4, "s64": 8}  # s8 is cuBLAS' workspace
 
 
 @click.group()
 def main() -> None:
-    """Look at the training step as a program for a GPU."""
+    """Look at a training step, or at inference, as a program for a GPU."""
 
 
 @main.command()
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--inference", is_flag=True, help="The logits alone instead of a training step.")
 @click.argument("out", type=click.Path(path_type=Path))
-def step(precision: str, batch: int, out: Path) -> None:
+def step(precision: str, batch: int, inference: bool, out: Path) -> None:
     """Write the training step as XLA gets it from TensorFlow."""
     import tensorflow as tf
 
@@ -54,13 +55,18 @@ def step(precision: str, batch: int, out: Path) -> None:
     spec = load_spec()
     backend = TfBackend(spec, "cpu", precision, "xla")
     images = tf.zeros((batch, spec.data.image_size, spec.data.image_size, 3), tf.uint8)
-    arguments = (images, tf.zeros((batch, spec.model.classes)), tf.constant(0.0))
-    out.write_text(backend._compiled_step.experimental_get_compiler_ir(*arguments)(stage="hlo"))
+    if inference:
+        program = backend._compiled_forward.experimental_get_compiler_ir(images, *backend._cast_weights())
+    else:
+        arguments = (images, tf.zeros((batch, spec.model.classes)), tf.constant(0.0))
+        program = backend._compiled_step.experimental_get_compiler_ir(*arguments)
+    out.write_text(program(stage="hlo"))
 
 
-def compiled(hlo: str) -> str:
+def compiled(hlo: str, triton: bool) -> str:
     """The program that XLA's GPU pipeline makes of an HLO module, as text."""
-    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "XLA_FLAGS": FLAGS}
+    flags = f"{FLAGS}{str(triton).lower()}"
+    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "XLA_FLAGS": flags}
     import jax_plugins.xla_cuda12 as cuda
     from jax._src import compiler
     from jax._src.interpreters import mlir
@@ -95,7 +101,7 @@ def size(shape: str, parameters: str) -> int:
 def kernels_of(program: str) -> list[tuple[str, int]]:
     """Kind, and bytes read and written, of each kernel of a compiled program."""
     entry = program[program.index("\nENTRY") :]
-    parameters = max(re.findall(r"f32\[(\d+)\]", entry), key=int)
+    parameters = max(re.findall(r"f32\[(\d+)\]", entry), key=int, default="")
     sizes: dict[str, int] = {}
     found = []
     for name, shape, operation, operands in re.findall(r"%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*?)\)", entry):
@@ -107,10 +113,11 @@ def kernels_of(program: str) -> list[tuple[str, int]]:
 
 
 @main.command()
+@click.option("--triton", is_flag=True, help="Products as Triton's kernels, which XLA prefers untuned, not cuBLAS'.")
 @click.argument("hlo", type=click.Path(exists=True, path_type=Path))
-def kernels(hlo: Path) -> None:
+def kernels(hlo: Path, triton: bool) -> None:
     """Compile a step for an H200 and list its kernels by kind."""
-    found = kernels_of(compiled(hlo.read_text()))
+    found = kernels_of(compiled(hlo.read_text(), triton))
     count, moved = Counter(kind for kind, _ in found), Counter[str]()
     for kind, nbytes in found:
         moved[kind] += nbytes
