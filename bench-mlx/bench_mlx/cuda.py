@@ -162,6 +162,76 @@ float scale = which == 0 ? 1 / sqrtf(D) : 1;
 merged[i] = static_cast<T>(scale * static_cast<float>(piece[from]));
 """
 
+ATTEND = """
+extern __shared__ unsigned memory[];  // pairs of bfloat16: keys, a pair longer than they are against bank conflicts
+constexpr int PAIRS = D / 2, LENGTH = PAIRS + 1, PER_LANE = (N + 31) / 32;
+unsigned *keys = memory, *values = keys + N * LENGTH;
+float* scores = reinterpret_cast<float*>(values + N * PAIRS);
+float* query = scores + WARPS * N;
+int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+int image = blockIdx.y / H, head = blockIdx.y % H;
+const unsigned* from = reinterpret_cast<const unsigned*>(qkv) + (static_cast<long>(image) * N * 3 * H + head) * PAIRS;
+for (int i = threadIdx.x; i < N * PAIRS; i += blockDim.x) {
+  int token = i / PAIRS, pair = i % PAIRS;
+  keys[token * LENGTH + pair] = from[(token * 3 + 1) * H * PAIRS + pair];
+  values[i] = from[(token * 3 + 2) * H * PAIRS + pair];
+}
+__syncthreads();
+int token = blockIdx.x * WARPS + warp;
+if (token >= N) return;
+scores += warp * N;
+query += warp * D;
+for (int pair = lane; pair < PAIRS; pair += 32) {
+  unsigned q = from[token * 3 * H * PAIRS + pair];
+  query[2 * pair] = low(q) / sqrtf(D);
+  query[2 * pair + 1] = high(q) / sqrtf(D);
+}
+__syncwarp();
+float score[PER_LANE], largest = -3.4e38f, total = 0;
+#pragma unroll
+for (int i = 0; i < PER_LANE; ++i) {
+  int other = i * 32 + lane;
+  if (other >= N) break;
+  score[i] = 0;
+#pragma unroll 8
+  for (int pair = 0; pair < PAIRS; ++pair) {
+    unsigned k = keys[other * LENGTH + pair];
+    score[i] += query[2 * pair] * low(k) + query[2 * pair + 1] * high(k);
+  }
+  largest = fmaxf(largest, score[i]);
+}
+for (int i = 16; i > 0; i /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffff, largest, i));
+#pragma unroll
+for (int i = 0; i < PER_LANE; ++i) {
+  if (i * 32 + lane >= N) break;
+  score[i] = expf(score[i] - largest);
+  scores[i * 32 + lane] = score[i];
+  total += score[i];
+}
+total = warp_sum(total);
+__syncwarp();
+for (int pair = lane; pair < PAIRS; pair += 32) {
+  float first = 0, second = 0;
+#pragma unroll 8
+  for (int other = 0; other < N; ++other) {
+    unsigned v = values[other * PAIRS + pair];
+    first += scores[other] * low(v);
+    second += scores[other] * high(v);
+  }
+  long to = ((static_cast<long>(image) * N + token) * H + head) * D + 2 * pair;
+  x[to] = static_cast<T>(first / total);
+  x[to + 1] = static_cast<T>(second / total);
+}
+"""
+HALVES = """
+__device__ float low(unsigned pair) { return __uint_as_float(pair << 16); }
+__device__ float high(unsigned pair) { return __uint_as_float(pair & 0xffff0000); }
+"""
+ATTENDING_WARPS = 8
+"""Tokens of a block that attends."""
+LARGEST_SHARED = 96 << 10
+"""Bytes of shared memory that a block may ask for on any GPU from the GeForce RTX 30 on."""
+
 
 @cache
 def _kernel(
@@ -235,6 +305,37 @@ def merge_heads(q: mx.array, k: mx.array, v: mx.array, heads: int) -> mx.array:
         output_shapes=[(q.shape[0] // heads, n, 3, heads, d)], output_dtypes=[q.dtype],
     )  # fmt: skip
     return merged
+
+
+def _attend_bytes(n: int, d: int) -> int:
+    return 4 * (n * (d + 1) + ATTENDING_WARPS * (n + d))
+
+
+def attends(qkv: mx.array) -> bool:
+    """Whether `attend` serves for these: bfloat16, of an even number a head, keys and values within shared memory."""
+    n, d = qkv.shape[1], qkv.shape[-1]
+    return bool(qkv.dtype == mx.bfloat16 and d % 2 == 0 and _attend_bytes(n, d) <= LARGEST_SHARED)
+
+
+@cache
+def _attend_kernel(n: int, d: int) -> Kernel:
+    kernel: Any = mx.fast.cuda_kernel(
+        name="attend", input_names=["qkv"], output_names=["x"], source=ATTEND, header=WARP_SUM + HALVES,
+        shared_memory=_attend_bytes(n, d),
+    )  # fmt: skip
+    return kernel
+
+
+def attend(qkv: mx.array) -> mx.array:
+    """Attention over a few images, each token's by a warp: [B, N, 3, H, D] -> [B, N, H, D]."""
+    b, n, _, h, d = qkv.shape
+    threads = ATTENDING_WARPS * WARP
+    (x,) = _attend_kernel(n, d)(
+        inputs=[qkv], template=[("T", qkv.dtype), ("N", n), ("H", h), ("D", d), ("WARPS", ATTENDING_WARPS)],
+        grid=(-(-n // ATTENDING_WARPS) * threads, b * h, 1), threadgroup=(threads, 1, 1),
+        output_shapes=[(b, n, h, d)], output_dtypes=[qkv.dtype],
+    )  # fmt: skip
+    return x
 
 
 @cache

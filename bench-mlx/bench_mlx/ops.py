@@ -86,6 +86,8 @@ class LayerNorm(nn.LayerNorm):
     def of_sum(self, x: mx.array, added: mx.array) -> tuple[mx.array, mx.array]:
         """x + added, and its LayerNorm: two of [R, D] -> two of [R, D]; on CUDA one kernel, and two backwards."""
         if on_cuda() and x.shape[-1] <= cuda.LARGEST_NORM:
+            if not _grad_enabled.get():
+                return cuda.add_norm(x, added, self.weight, self.bias, self.eps)
             total, normed = _add_norm(self.eps)(x, added, self.weight, self.bias)
             return total, normed
         x = x + added
@@ -97,6 +99,10 @@ FUSED_TOKENS = 128
 to memory."""
 FUSED_BATCH = 96
 """From this batch on padding to that pays: it costs the host more to dispatch, which small batches wait for."""
+
+
+FEW_IMAGES = 2
+"""Up to so many, cuDNN's attention on CUDA costs the host more than a plain kernel of this package costs the GPU."""
 
 
 def has_fused_backward(dtype: mx.Dtype) -> bool:
@@ -168,6 +174,8 @@ def attention(qkv: mx.array) -> mx.array:
             return x
         if padding:
             qkv, mask = mx.pad(qkv, [(0, 0), (0, padding), (0, 0), (0, 0), (0, 0)]), _mask(n, padding)
+    if not _grad_enabled.get() and b <= FEW_IMAGES and on_cuda() and cuda.attends(qkv):
+        return cuda.attend(qkv)
     # Cut first: so the gradient is put together as qkv lies, and not copied once more.
     q, k, v = (part.squeeze(2).transpose(0, 2, 1, 3) for part in mx.split(qkv, 3, 2))  # each [B, H, N, D/H]
     x = mx.fast.scaled_dot_product_attention(q, k, v, scale=d**-0.5, mask=mask)
@@ -187,15 +195,21 @@ def attention_backward(shape: tuple[int, ...], dtype: mx.Dtype) -> str:
     return "fused" if "ScaledDotProductAttentionVJP" in graph.getvalue() else "scores written to memory"
 
 
-@mx.checkpoint
 def gelu(x: mx.array) -> mx.array:
     """Exact GELU, computed in float32, element by element.
 
-    mx.checkpoint keeps x alone for the backward pass and computes the rest again there: forward and backward are
-    one fused kernel each. Without it the compiler splits the forward into three kernels, in order to keep two more
-    activations of the size of x.
+    Where gradients are taken, mx.checkpoint keeps x alone for the backward pass and computes the rest again there:
+    forward and backward are one fused kernel each. Without it the compiler splits the forward into three kernels, in
+    order to keep two more activations of the size of x.
     """
+    return _checkpointed_gelu(x) if _grad_enabled.get() else _gelu(x)
+
+
+def _gelu(x: mx.array) -> mx.array:
     return nn.gelu(x.astype(mx.float32)).astype(x.dtype)
+
+
+_checkpointed_gelu = mx.checkpoint(_gelu)
 
 
 def join(pieces: Sequence[mx.array]) -> mx.array:

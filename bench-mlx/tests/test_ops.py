@@ -72,7 +72,8 @@ def test_gelu_is_exact_also_for_bf16():
 
 def test_gelu_gradient():
     x = mx.linspace(-4, 4, 81)
-    slope = np.array(mx.grad(lambda x: ops.gelu(x).sum())(x))
+    with ops.enable_grad():
+        slope = np.array(mx.grad(lambda x: ops.gelu(x).sum())(x))
     density = np.exp(-(np.array(x) ** 2) / 2) / np.sqrt(2 * np.pi)
     expected = 0.5 * (1 + np.array(mx.erf(x / 2**0.5))) + np.array(x) * density
     np.testing.assert_allclose(slope, expected, rtol=0, atol=2e-6)
@@ -112,6 +113,21 @@ def test_attention_written_out_has_mlxs_values_and_gradients(shape):
     found = mx.vjp(lambda qkv: ops.attention_with_scores(qkv)[0], [qkv], [dx])
     for own, mlxs in zip(found, mx.vjp(ops.attention, [qkv], [dx]), strict=True):
         np.testing.assert_allclose(np.array(own[0]), np.array(mlxs[0]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("images", [1, ops.FEW_IMAGES + 1])
+def test_attention_of_few_images_and_of_more_is_the_same(images):
+    qkv = mx.random.normal((images, 197, 3, 2, 64), key=mx.random.key(0)).astype(mx.bfloat16)
+    q, k, v = np.array(qkv.astype(mx.float32)).transpose(2, 0, 3, 1, 4)
+    scores = np.exp(q @ k.swapaxes(2, 3) / 8)
+    expected = (scores / scores.sum(-1, keepdims=True) @ v).transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(np.array(ops.attention(qkv).astype(mx.float32)), expected, rtol=0, atol=2e-2)
+
+
+def test_attention_of_few_images_asks_for_no_more_memory_than_a_block_has():
+    assert cuda.attends(mx.zeros((1, 197, 3, 6, 64), mx.bfloat16))
+    assert not cuda.attends(mx.zeros((1, 400, 3, 6, 64), mx.bfloat16))
+    assert not cuda.attends(mx.zeros((1, 197, 3, 6, 64)))
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
