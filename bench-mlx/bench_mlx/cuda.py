@@ -131,6 +131,19 @@ for (int i = 1; i < 8; ++i) total += shared[i][lane];
 (c < D ? dweight : dbias)[c % D] = static_cast<T>(total);
 """
 
+COLUMN_SUMS = """
+__shared__ float shared[32][33];
+int d = rows_shape[1], lane = threadIdx.x % 32, group = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
+float total = 0;
+if (c < d)
+#pragma unroll 8
+  for (long row = group; row < rows_shape[0]; row += 32) total += static_cast<float>(rows[row * d + c]);
+shared[group][lane] = total;
+__syncthreads();
+total = warp_sum(shared[lane][group]);
+if (lane == 0 && blockIdx.x * 32 + group < d) sums[blockIdx.x * 32 + group] = static_cast<T>(total);
+"""
+
 SOFTMAX_GRADIENT = """
 constexpr int PER_LANE = (N + 31) / 32;
 int lane = threadIdx.x % 32;
@@ -284,6 +297,17 @@ def add_norm_gradient(
         output_shapes=[(d,), (d,)], output_dtypes=[dtype] * 2,
     )  # fmt: skip
     return dx, dweight, dbias
+
+
+def column_sums(rows: mx.array) -> mx.array:
+    """[R, D] -> [D]."""
+    d, threads = rows.shape[1], WARP * WARP
+    (sums,) = _kernel("column_sums", ("rows",), ("sums",), COLUMN_SUMS)(
+        inputs=[rows], template=[("T", rows.dtype)],
+        grid=(-(-d // WARP) * threads, 1, 1), threadgroup=(threads, 1, 1),
+        output_shapes=[(d,)], output_dtypes=[rows.dtype],
+    )  # fmt: skip
+    return sums
 
 
 def softmax_gradient(y: mx.array, dy: mx.array) -> mx.array:

@@ -49,7 +49,8 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
 def _linear_gradients(primals: Sequence[mx.array], dy: mx.array, _: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     x, weight, _ = primals
     rows, inputs = (value if value.ndim == 2 else value.flatten(0, -2) for value in (dy, x))
-    return dy @ weight, rows.T @ inputs, rows.sum(0)
+    sums = cuda.column_sums(rows) if on_cuda() else rows.sum(0)
+    return dy @ weight, rows.T @ inputs, sums
 
 
 class Linear(nn.Linear):
