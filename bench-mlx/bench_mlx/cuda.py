@@ -242,8 +242,8 @@ __device__ float high(unsigned pair) { return __uint_as_float(pair & 0xffff0000)
 """
 ATTENDING_WARPS = 8
 """Tokens of a block that attends."""
-LARGEST_SHARED = 96 << 10
-"""Bytes of shared memory that a block may ask for on any GPU from the GeForce RTX 30 on."""
+LARGEST_SHARED = 64 << 10
+"""Bytes of shared memory that a block may ask for on any GPU that MLX runs on, compute capability 7.5."""
 
 
 @cache
