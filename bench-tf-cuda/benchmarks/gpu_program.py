@@ -1,4 +1,4 @@
-"""What XLA's GPU compiler makes of the training step, without a GPU: its kernels, and the bytes that they move.
+"""What XLA's compiler makes of the training step for a GPU that need not be there: kernels, and bytes that they move.
 
     .venv/bin/python benchmarks/gpu_program.py step --precision bf16 --batch 256 step.hlo
     python3 -m venv /tmp/xla && /tmp/xla/bin/pip install -r benchmarks/requirements-xla-gpu.txt
@@ -17,19 +17,38 @@ from pathlib import Path
 
 import click
 
-H200 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 4800000000000 l2_cache_size: 52428800
-  clock_rate_ghz: 1.98 device_memory_size: 150000000000 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 3 } runtime_version { major: 12 minor: 5 }
-device_description_str: "NVIDIA H200"
+CARD = """
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  threads_per_core_limit: {threads} shared_memory_per_core: {shared} shared_memory_per_block_optin: {optin}
+  core_count: {cores} fpus_per_core: 128 registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: {bandwidth} l2_cache_size: {l2} clock_rate_ghz: {ghz} device_memory_size: {memory}
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+}}
+platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 3 }} runtime_version {{ major: 12 minor: 5 }}
+device_description_str: "{name}"
 """
-"""XLA's description of the card, as its GpuTargetConfigProto: sizes from NVIDIA's H200 datasheet and CUDA's limits for
-compute capability 9.0."""
+"""XLA's description of a card, as its GpuTargetConfigProto."""
+HOPPER = {"major": 9, "minor": 0, "threads": 2048, "shared": 233472, "optin": 232448}
+ADA = {"major": 8, "minor": 9, "threads": 1536, "shared": 102400, "optin": 101376}
+AMPERE = ADA | {"minor": 6}
+"""Limits of compute capabilities 9.0, 8.9 and 8.6, by the CUDA programming guide."""
+CARDS = {
+    "h200": HOPPER | {
+        "name": "NVIDIA H200", "cores": 132, "ghz": 1.98,
+        "bandwidth": 4_800_000_000_000, "l2": 50 << 20, "memory": 150_000_000_000,
+    },
+    "rtx4090": ADA | {
+        "name": "NVIDIA GeForce RTX 4090", "cores": 128, "ghz": 2.52,
+        "bandwidth": 1_008_000_000_000, "l2": 72 << 20, "memory": 24_000_000_000,
+    },
+    "rtx3060": AMPERE | {
+        "name": "NVIDIA GeForce RTX 3060", "cores": 28, "ghz": 1.78,
+        "bandwidth": 360_000_000_000, "l2": 3 << 20, "memory": 12_000_000_000,
+    },
+}  # fmt: skip
+"""Sizes from NVIDIA's datasheets."""
 
 FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"  # both choices need a GPU to try them on
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "u8": 1, "pred": 1, "s32": 4, "u32": 4, "s64": 8}  # s8 is cuBLAS' workspace
@@ -58,7 +77,7 @@ def step(precision: str, batch: int, out: Path) -> None:
     out.write_text(backend._compiled_step.experimental_get_compiler_ir(*arguments)(stage="hlo"))
 
 
-def compiled(hlo: str) -> str:
+def compiled(hlo: str, card: str) -> str:
     """The program that XLA's GPU pipeline makes of an HLO module, as text."""
     os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "XLA_FLAGS": FLAGS}
     import jax_plugins.xla_cuda12 as cuda
@@ -70,8 +89,9 @@ def compiled(hlo: str) -> str:
     cuda._load_nvidia_libraries()
     plugin = xla_client.load_pjrt_plugin_dynamically("cuda", str(cuda._get_library_path()))
     xla_client.initialize_pjrt_plugin("cuda")
-    card = xla_client.make_c_api_device_topology(plugin, "1x1x1", topology="1x1x1", target_config=H200)
-    devices = card._make_compile_only_devices()
+    target = CARD.format(**CARDS[card])
+    topology = xla_client.make_c_api_device_topology(plugin, "1x1x1", topology="1x1x1", target_config=target)
+    devices = topology._make_compile_only_devices()
     # TensorFlow copies what it returns, an operation that the way to JAX's compiler does not know.
     module = xla_client._xla.hlo_module_from_text(hlo.replace(" copy(", " reshape("))
     stable = xla_client._xla.mlir.hlo_to_stablehlo(module.as_serialized_hlo_module_proto())
@@ -107,10 +127,11 @@ def kernels_of(program: str) -> list[tuple[str, int]]:
 
 
 @main.command()
+@click.option("--card", type=click.Choice(list(CARDS)), default="h200", show_default=True)
 @click.argument("hlo", type=click.Path(exists=True, path_type=Path))
-def kernels(hlo: Path) -> None:
-    """Compile a step for an H200 and list its kernels by kind."""
-    found = kernels_of(compiled(hlo.read_text()))
+def kernels(card: str, hlo: Path) -> None:
+    """Compile a step for a card and list its kernels by kind."""
+    found = kernels_of(compiled(hlo.read_text(), card))
     count, moved = Counter(kind for kind, _ in found), Counter[str]()
     for kind, nbytes in found:
         moved[kind] += nbytes

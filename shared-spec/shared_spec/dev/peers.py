@@ -1,13 +1,15 @@
 """This project's implementation against public ones of the same model: in turns, in one run, on one machine.
 
-A duel is between two processes, ours and a peer's, each with its own framework. They take turns, ours first in one
-round and last in the next, so that what the machine does meanwhile meets both. A ratio is how many times as fast ours
-is: the geometric mean over the rounds, with a bootstrap interval. Both train on the same batches from the same initial
-values, with the same environment variables; a peer whose numbers are not ours is no peer, and there is no duel.
+A duel is between processes of ours and of a peer's, each with its own framework. Two at a time take turns, ours first in
+one round and last in the next, so that what the machine does meanwhile meets both; then come two new ones. A ratio is
+how many times as fast ours is: the geometric mean over pairs of processes, with Student's interval between pairs. Both
+train on the same batches from the same initial values, with the same environment variables; a peer whose numbers are not
+ours is no peer, and there is no duel.
 """
 
 import importlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -37,8 +39,8 @@ from shared_spec.workload.spec import PRECISIONS, Spec, load_spec, parse_spec
 
 TASKS = ("train", "latency")
 OURS = "ours"
-FORMAT = 1
-"""Of the file a run writes; to be raised when a field changes its meaning."""
+FORMAT = 2
+"""Of the file a run writes; to be raised when a field changes its meaning. 2: turns by pair of processes."""
 WARM_UP = {"train": 2, "latency": 10}
 CHECKED_STEPS = 2
 TOLERANCE = 0.02
@@ -90,27 +92,40 @@ CAPS = {
 """Environment under which PyTorch, oneDNN and MKL use no more than a smaller processor has."""
 
 
-def timm_peers(python: str, suffix: str = "", devices: tuple[str, ...] = ()) -> dict[str, Peer]:
-    """timm eager and compiled, in the virtual environment `python`, by a script of no platform's.
+TIMM_SETTINGS = {"eager": TASKS, "compile": TASKS}
+TIMM_ON_CPU = {**TIMM_SETTINGS, "compile-frozen": ("latency",)}
+TIMM_ON_GPU = {**TIMM_SETTINGS, "reduce-overhead": TASKS, "graph": ("train",), "graph-channels-last": ("train",)}
+"""Settings of benchmarks/timm_peer.py, and what each is for."""
 
-    On a CPU also compiled with its weights frozen, which PyTorch recommends there and which can only infer.
+
+def timm_peers(python: str, suffix: str = "", devices: tuple[str, ...] = ()) -> dict[str, Peer]:
+    """timm in the virtual environment `python`, by a script of no platform's.
+
+    In each setting that PyTorch recommends on a CPU, or where there are `devices` on a GPU.
     """
-    settings = {"eager": TASKS, "compile": TASKS} | ({} if devices else {"compile-frozen": ("latency",)})
+    settings = TIMM_ON_GPU if devices else TIMM_ON_CPU
     return {
         f"timm-{how}{suffix}": Peer(script=TIMM, python=python, devices=devices, tasks=tasks)
         for how, tasks in settings.items()
     }
 
 
-def ratio(rounds: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """How many times as fast the first of each pair of times is: geometric mean and its 95 % bootstrap interval.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % quantiles of Student's distribution with 1 degree of freedom and up."""
 
-    Percentile bootstrap over rounds (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+
+def ratio(pairs: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, float | None, float | None]:
+    """How many times as fast the first of each two times is, and the 95 % interval; None where there is one pair.
+
+    A pair of processes is one observation, the geometric mean over its turns: turns of one process say nothing about
+    the next. Student's interval on logarithms over up to ten pairs.
     """
-    logs = np.log([peer / ours for ours, peer in rounds])
-    means = np.random.default_rng(0).choice(logs, (9999, len(logs))).mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(np.exp(logs.mean())), float(np.exp(low)), float(np.exp(high))
+    logs = np.array([np.mean([np.log(peer / ours) for ours, peer in turns]) for turns in pairs])
+    if len(logs) == 1:
+        return float(np.exp(logs[0])), None, None
+    half = STUDENT[len(logs) - 2] * logs.std(ddof=1) / math.sqrt(len(logs))
+    centre = logs.mean()
+    return float(np.exp(centre)), float(np.exp(centre - half)), float(np.exp(centre + half))
 
 
 # --- In the process of a contender. ---
@@ -222,6 +237,7 @@ class Setting:
     device: str
     engine: str
     cap: str | None
+    preload: tuple[str, ...] = ()
 
 
 def _python(script: Path, peer: Peer) -> str:
@@ -233,34 +249,50 @@ def _python(script: Path, peer: Peer) -> str:
     return str(python)
 
 
-def _duel(platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, setting: Setting, rounds: int) -> Any:
-    """One duel as the result file has it; times in seconds a step."""
+def _duel(
+    platform: Platform, script: Path, name: str, peer: Peer, spec: Spec, setting: Setting, pairs: int, rounds: int
+) -> Any:
+    """One duel as the result file has it; times in seconds a step, by pair of processes and by turn."""
     env = platform.worker_env(setting.device, setting.engine, topology.threads()) | CAPS.get(setting.cap or "", {})
-    job = {**setting.__dict__, "spec": spec.to_dict()}
+    more = {"LD_PRELOAD": ":".join(setting.preload)} if setting.preload else {}
+    job = json.dumps({**setting.__dict__, "spec": spec.to_dict()})
+    sides = (
+        ([sys.executable, str(script), "--contender", OURS, "--job", job], env),
+        ([_python(script, peer), str(peer.script or script), "--contender", name, "--job", job], env | more),
+    )
+    outcomes = [_pair(name, peer, sides, spec.measuring.block_seconds, rounds) for _ in range(pairs)]
+    centre, low, high = ratio([outcome["turns"] for outcome in outcomes])
+    ours, theirs = outcomes[0]["starts"]
+    return {
+        "peer": name, "task": setting.task, "precision": setting.precision, "batch_size": setting.batch_size,
+        "cap": setting.cap, "preload": [Path(library).name for library in setting.preload],
+        "ratio": centre, "low": low, "high": high, "steps_a_turn": [outcome["steps"] for outcome in outcomes],
+        "step_seconds": [outcome["turns"] for outcome in outcomes],
+        "start_seconds": [[start["start_seconds"] for start in outcome["starts"]] for outcome in outcomes],
+        "first_numbers": [start["numbers"][:CHECKED_STEPS] for start in (ours, theirs)],
+        "ours": ours["describe"], "theirs": theirs["describe"], "env": env,
+    }  # fmt: skip
+
+
+def _pair(
+    name: str, peer: Peer, sides: Sequence[tuple[list[str], Mapping[str, str]]], block_seconds: float, rounds: int
+) -> dict[str, Any]:
+    """A process of ours and one of the peer's, and their turns."""
     processes: list[_Process] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            theirs_by = (name, _python(script, peer), peer.script or script)
-            for who, python, by in ((OURS, sys.executable, script), theirs_by):
-                command = [python, str(by), "--contender", who, "--job", json.dumps(job)]
+            for command, env in sides:
                 processes.append(_Process(command, env, Path(folder) / "log"))
             ours, theirs = processes
             if peer.same_values:
                 _same_values(name, ours.start["numbers"], theirs.start["numbers"])
             slowest = max(process.start["step_seconds"] for process in processes)
-            steps = max(1, round(spec.measuring.block_seconds / slowest))
-            times = [_round(ours, theirs, steps, first=i % 2) for i in range(rounds)]
+            steps = max(1, round(block_seconds / slowest))
+            turns = [_round(ours, theirs, steps, first=i % 2) for i in range(rounds)]
         finally:
             for process in processes:
                 process.close()
-    centre, low, high = ratio(times)
-    return {
-        "peer": name, "task": setting.task, "precision": setting.precision, "batch_size": setting.batch_size,
-        "cap": setting.cap, "ratio": centre, "low": low, "high": high, "steps_a_turn": steps, "step_seconds": times,
-        "start_seconds": [process.start["start_seconds"] for process in processes],
-        "first_numbers": [process.start["numbers"][:CHECKED_STEPS] for process in processes],
-        "ours": ours.start["describe"], "theirs": theirs.start["describe"], "env": env,
-    }  # fmt: skip
+    return {"steps": steps, "turns": turns, "starts": [ours.start, theirs.start]}
 
 
 def _round(ours: _Process, theirs: _Process, steps: int, first: int) -> tuple[float, float]:
@@ -277,7 +309,9 @@ def _same_values(name: str, ours: list[float], theirs: list[float]) -> None:
 
 
 def _read(path: Path) -> list[Any]:
-    content = files.read(path) if path.exists() else {"duels": []}
+    content: Any = files.read(path) if path.exists() else {"format": FORMAT, "duels": []}
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path}: holds duels in another format ({content.get('format')}); name another file by --out.")
     duels: list[Any] = content["duels"]
     return duels
 
@@ -303,17 +337,18 @@ def table(duels: Sequence[Mapping[str, Any]]) -> str:
     """The duels as a Markdown table: images a second in training, milliseconds at latency."""
     lines = ["| task | precision | batch | peer | ours | peer's | ratio | 95 % interval |", "|" + " --- |" * 8]
     for duel in duels:
-        ours, theirs = np.median(np.array(duel["step_seconds"]), 0)
+        ours, theirs = np.median(np.concatenate(duel["step_seconds"]), 0)
         size = duel["batch_size"]
         shown = (
             (f"{size / ours:.4g} images/s", f"{size / theirs:.4g} images/s")
             if duel["task"] == "train"
             else (f"{ours * 1e3:.4g} ms", f"{theirs * 1e3:.4g} ms")
         )
-        version = duel["theirs"]["framework_version"]
+        peer = ", ".join([duel["theirs"]["framework_version"], *duel["preload"]])
+        interval = "one pair of processes" if duel["low"] is None else f"{duel['low']:.2f} to {duel['high']:.2f}"
         lines.append(
-            f"| {duel['task']} | {duel['precision']} | {size} | {duel['peer']} ({version}) | {shown[0]} | {shown[1]} "
-            f"| {duel['ratio']:.2f} | {duel['low']:.2f} to {duel['high']:.2f} |"
+            f"| {duel['task']} | {duel['precision']} | {size} | {duel['peer']} ({peer}) | {shown[0]} | {shown[1]} "
+            f"| {duel['ratio']:.2f} | {interval} |"
         )
     return "\n".join(lines)
 
@@ -323,12 +358,13 @@ def best(duels: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     ordered = sorted(duels, key=lambda duel: float(duel["ratio"]))
     kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for duel in ordered:
-        kept.setdefault(_key(duel)[1:], duel)
+        kept.setdefault(_key(duel)[1:-1], duel)
     return [duel for duel in duels if duel in kept.values()]
 
 
 def _key(duel: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(duel.get(key) for key in ("peer", "task", "precision", "batch_size", "cap"))
+    task = (duel["peer"], duel["task"], duel["precision"], duel["batch_size"], duel.get("cap"))
+    return (*task, tuple(duel.get("preload", ())))
 
 
 def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
@@ -342,7 +378,14 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
     )
     @click.option("--batch", type=click.IntRange(1), default=None, help="Training batch.  [default: the spec's]")
     @click.option("--cap", type=click.Choice(list(CAPS)), help="Let both use no more instructions than this.")
-    @click.option("--rounds", type=click.IntRange(2), default=12, show_default=True)
+    @click.option(
+        "--preload",
+        multiple=True,
+        type=click.Path(exists=True),
+        help="Library that the peer's process alone loads first.",
+    )
+    @click.option("--pairs", type=click.IntRange(1, 10), default=3, show_default=True, help="Of processes.")
+    @click.option("--rounds", type=click.IntRange(2), default=4, show_default=True, help="Turns of each pair.")
     @click.option("--device", type=click.Choice(platform.devices), default=platform.devices[0], show_default=True)
     @click.option("--engine", type=click.Choice(platform.engines), default=platform.engines[0], show_default=True)
     @click.option(
@@ -355,7 +398,7 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
     @click.option("--job", hidden=True)
     def command(
         tasks: tuple[str, ...], precisions: tuple[str, ...], names: tuple[str, ...], batch: int | None,
-        cap: str | None, rounds: int,
+        cap: str | None, preload: tuple[str, ...], pairs: int, rounds: int,
         device: str, engine: str, spec_path: Path | None, out: Path | None, contender: str | None, job: str | None,
     ) -> None:  # fmt: skip
         if contender and job:
@@ -372,9 +415,9 @@ def main(platform: Platform, script: str, peers: Mapping[str, Peer]) -> None:
             if task not in peer.tasks or (peer.devices and device not in peer.devices):
                 continue
             size = (batch or spec.training.batch_size) if task == "train" else 1
-            setting = Setting(task, precision, size, device, engine, cap)
+            setting = Setting(task, precision, size, device, engine, cap, preload)
             try:
-                duel = _duel(platform, Path(script).resolve(), name, peer, spec, setting, rounds)
+                duel = _duel(platform, Path(script).resolve(), name, peer, spec, setting, pairs, rounds)
             except UserError as error:
                 failures.append(f"{name}, {task}, {precision}: {error}")
                 click.echo(failures[-1], err=True)

@@ -22,7 +22,8 @@ def run(tiny_spec: Spec, tmp_path: Path):  # type: ignore[no-untyped-def]
 
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-        line = [sys.executable, str(TESTS / "fake_peers.py"), "--spec", str(path), "--rounds", "3", *words]
+        script = [sys.executable, str(TESTS / "fake_peers.py")]
+        line = [*script, "--spec", str(path), "--pairs", "2", "--rounds", "2", *words]
         return subprocess.run(
             line, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, check=False
         )
@@ -30,13 +31,22 @@ def run(tiny_spec: Spec, tmp_path: Path):  # type: ignore[no-untyped-def]
     return command
 
 
-def test_ratio_is_the_geometric_mean_with_an_interval_around_it() -> None:
-    assert peers.ratio([(1.0, 2.0)] * 5) == pytest.approx((2, 2, 2))
-    noise = np.random.default_rng(1).lognormal(0, 0.1, 40)
-    centre, low, high = peers.ratio([(1.0, 1.5 * x) for x in noise])
-    assert low < centre < high
-    assert low < 1.5 < high
-    assert high / low < 1.1
+def test_ratio_is_the_geometric_mean_with_an_interval_between_pairs_of_processes() -> None:
+    assert peers.ratio([[(1.0, 2.0)] * 5] * 3) == pytest.approx((2, 2, 2))
+    covered, rng = 0, np.random.default_rng(1)
+    for _ in range(400):
+        process, turn = rng.lognormal(0, 0.05, 3), rng.lognormal(0, 0.01, (3, 4))
+        _, low, high = peers.ratio(
+            [[(1.0, 1.5 * p * t) for t in turns] for p, turns in zip(process, turn, strict=True)]
+        )
+        assert low is not None
+        assert high is not None
+        covered += low < 1.5 < high
+    assert 0.92 < covered / 400 < 0.98  # a bootstrap over all turns covers it in about half of the draws
+
+
+def test_one_pair_of_processes_has_a_ratio_and_no_interval() -> None:
+    assert peers.ratio([[(1.0, 2.0), (1.0, 2.2)]]) == (pytest.approx(np.sqrt(4.4)), None, None)
 
 
 def test_the_best_peer_counts_task_by_task() -> None:
@@ -70,8 +80,8 @@ def test_a_duel_is_written_and_shown(run, tmp_path: Path) -> None:  # type: igno
     content = json.loads(out.read_text())
     (duel,) = content["duels"]
     assert duel["ratio"] > 5
-    assert len(duel["step_seconds"]) == 3
-    assert all(theirs > 0.02 for _, theirs in duel["step_seconds"])
+    assert np.array(duel["step_seconds"]).shape == (2, 2, 2)  # pairs, turns, sides
+    assert all(theirs > 0.02 for turns in duel["step_seconds"] for _, theirs in turns)
     assert duel["env"] == {"FAKE_THREADS": "2"}
     assert duel["ours"]["details"]["threads"] == "2"
     assert "| train | fp32 | 4 | slow (1.0) |" in done.stdout
