@@ -308,24 +308,15 @@ class MlxBackend:
     def _step(self, images: mx.array, targets: mx.array, lr: mx.array) -> mx.array:
         """What is compiled as one training step; float32 [2], the loss and the norm before clipping."""
         loss, gradients = mx.value_and_grad(self._loss)(self._weights(), images, targets)
-        if isinstance(self.group, MlxGroup):
-            loss, gradients = self._averaged(loss, gradients, self.group)
-        gradient = join([gradients[name] for name in self._layout.shapes])
+        pieces = [gradients[name] for name in self._layout.shapes]
+        if isinstance(self.group, MlxGroup):  # one exchange for all, since the host dispatches each
+            joined = mx.distributed.all_sum(join([*pieces, loss]), group=self.group.ranks) / self.group.size
+            gradient, loss = joined[:-1], joined[-1]
+        else:
+            gradient = join(pieces)
         norm = _norm(gradient)
         self._adamw(gradient * mx.minimum(self.spec.optimizer.clip_norm / (norm + 1e-6), 1), lr)
         return mx.stack([loss, norm])
-
-    def _averaged(self, loss: mx.array, gradients: Arrays, group: MlxGroup) -> tuple[mx.array, Arrays]:
-        """Loss and gradients of the global batch, in float32.
-
-        MLX exchanges gradients by the 32 MiB, in the order given: that in which the backward pass, which ends with the
-        first layers, has them ready.
-        """
-        names = [*reversed(canonical.shapes(self.spec))]
-        ready = [gradients[name].astype(mx.float32) for name in names]
-        averaged = nn.average_gradients(ready, group=group.ranks)
-        loss = mx.distributed.all_sum(loss, group=group.ranks) / group.size
-        return loss, dict(zip(names, averaged, strict=True))
 
     def _adamw(self, gradient: mx.array, lr: mx.array) -> None:
         """AdamW (arXiv 1711.05101, algorithm 2) on the state.

@@ -6,15 +6,17 @@ where gradients are taken, which MLX does not tell an operator as PyTorch does: 
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from itertools import accumulate
+from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
+
+from bench_mlx import cuda
 
 _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=False)
 
@@ -46,8 +48,9 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
 @linear.vjp
 def _linear_gradients(primals: Sequence[mx.array], dy: mx.array, _: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     x, weight, _ = primals
-    rows = dy.reshape(-1, dy.shape[-1])
-    return dy @ weight, rows.T @ x.reshape(-1, x.shape[-1]), rows.sum(0)
+    rows, inputs = (value if value.ndim == 2 else value.flatten(0, -2) for value in (dy, x))
+    sums = cuda.column_sums(rows) if on_cuda() else rows.sum(0)
+    return dy @ weight, rows.T @ inputs, sums
 
 
 class Linear(nn.Linear):
@@ -59,8 +62,37 @@ class Linear(nn.Linear):
         return super().__call__(x)
 
 
+@cache
+def _add_norm(eps: float) -> Any:
+    """cuda.add_norm with its gradient."""
+
+    @mx.custom_function
+    def add_norm(x: mx.array, added: mx.array, weight: mx.array, bias: mx.array) -> tuple[mx.array, mx.array]:
+        return cuda.add_norm(x, added, weight, bias, eps)
+
+    @add_norm.vjp
+    def gradients(
+        primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
+    ) -> tuple[mx.array, ...]:
+        dsum, dnormed = cotangents
+        dx, dweight, dbias = cuda.add_norm_gradient(outputs[0], primals[2], dsum, dnormed, eps)
+        return dx, dx, dweight, dbias
+
+    return add_norm
+
+
 class LayerNorm(nn.LayerNorm):
     """Over the last axis: [..., D] -> [..., D]; MLX's own kernel, whose statistics are float32."""
+
+    def of_sum(self, x: mx.array, added: mx.array) -> tuple[mx.array, mx.array]:
+        """x + added, and its LayerNorm: two of [R, D] -> two of [R, D]; on CUDA one kernel, and two backwards."""
+        if on_cuda() and x.shape[-1] <= cuda.LARGEST_NORM:
+            if not _grad_enabled.get():
+                return cuda.add_norm(x, added, self.weight, self.bias, self.eps)
+            total, normed = _add_norm(self.eps)(x, added, self.weight, self.bias)
+            return total, normed
+        x = x + added
+        return x, self(x)
 
 
 FUSED_TOKENS = 128
@@ -68,6 +100,10 @@ FUSED_TOKENS = 128
 to memory."""
 FUSED_BATCH = 96
 """From this batch on padding to that pays: it costs the host more to dispatch, which small batches wait for."""
+
+
+FEW_IMAGES = 2
+"""Up to so many, cuDNN's attention on CUDA costs the host more than a plain kernel of this package costs the GPU."""
 
 
 def has_fused_backward(dtype: mx.Dtype) -> bool:
@@ -82,16 +118,67 @@ def _mask(tokens: int, padding: int) -> mx.array:
     return mx.array([row] * len(row), mx.bfloat16)
 
 
+@cache
+def _scales(d: int, dtype: mx.Dtype) -> mx.array:
+    """What q, k and v of d values a head are multiplied by, [3, 1, 1, 1, 1]."""
+    return mx.array([[[[[scale]]]] for scale in (d**-0.5, 1.0, 1.0)], dtype)
+
+
+def _softmax_gradient(y: mx.array, dy: mx.array, sums: mx.array) -> mx.array:
+    """y (dy - sums), rounded once; sums, float32, are those of y dy over the last axis."""
+    return (y * (dy.astype(mx.float32) - sums)).astype(y.dtype)
+
+
+@mx.custom_function
+def attention_with_scores(qkv: mx.array) -> tuple[mx.array, ...]:
+    """`attention` written out, and what its gradient needs: the probabilities [B*H, N, N], and q, k, v [B*H, N, D/H].
+
+    MLX's own gradient of attention, where it is not fused, copies q, k and v once more and takes their gradients apart
+    piece by piece; its sums in the gradient of softmax are of the type of the operands.
+    """
+    b, n, _, h, d = qkv.shape
+    heads = (qkv.transpose(2, 0, 3, 1, 4) * _scales(d, qkv.dtype)).reshape(3 * b * h, n, d)
+    q, k, v = mx.split(heads, 3)
+    probabilities = mx.softmax(q @ k.swapaxes(1, 2), -1, precise=True)
+    x = (probabilities @ v).reshape(b, h, n, d)
+    return x.transpose(0, 2, 1, 3), probabilities, q, k, v
+
+
+@attention_with_scores.vjp
+def _attention_gradient(qkv: mx.array, cotangents: Sequence[mx.array], outputs: Sequence[mx.array]) -> mx.array:
+    b, n, _, h, d = qkv.shape
+    x, probabilities, q, k, v = outputs
+    dx = cotangents[0].transpose(0, 2, 1, 3).reshape(b * h, n, d)
+    dv, slopes = probabilities.swapaxes(1, 2) @ dx, dx @ v.swapaxes(1, 2)
+    if on_cuda():
+        slopes = cuda.softmax_gradient(probabilities, slopes)
+        return cuda.merge_heads(slopes @ k, slopes.swapaxes(1, 2) @ q, dv, h)
+    # The sums of probabilities times their gradients are those of x times its gradient, over fewer values.
+    sums = (dx.astype(mx.float32) * x.transpose(0, 2, 1, 3).reshape(b * h, n, d)).sum(-1, keepdims=True)
+    slopes = _softmax_gradient(probabilities, slopes, sums)
+    pieces = (slopes @ k) * d**-0.5, slopes.swapaxes(1, 2) @ q, dv
+    return mx.concatenate([piece.reshape(b, h, n, 1, d).transpose(0, 2, 3, 1, 4) for piece in pieces], 2)
+
+
 def attention(qkv: mx.array) -> mx.array:
     """softmax(q k^T / sqrt(D/H)) v: [B, N, 3, H, D/H] -> [B, N, H, D/H].
 
-    Tokens are padded where that makes the backward pass fused, and the mask takes them out again.
+    MLX's own, except that where gradients are taken and its backward pass is not fused, it is written out here. Tokens
+    are padded where that makes it fused, and the mask takes them out again.
     """
     b, n, _, _, d = qkv.shape
     mask, padding = None, -n % FUSED_TOKENS
-    if padding and _grad_enabled.get() and b >= FUSED_BATCH and has_fused_backward(qkv.dtype):
-        qkv, mask = mx.pad(qkv, [(0, 0), (0, padding), (0, 0), (0, 0), (0, 0)]), _mask(n, padding)
-    q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, H, N, D/H]
+    if _grad_enabled.get() and not mx.metal.is_available():
+        if b < FUSED_BATCH or not has_fused_backward(qkv.dtype):
+            written_out: Any = attention_with_scores(qkv)
+            x: mx.array = written_out[0]
+            return x
+        if padding:
+            qkv, mask = mx.pad(qkv, [(0, 0), (0, padding), (0, 0), (0, 0), (0, 0)]), _mask(n, padding)
+    if not _grad_enabled.get() and b <= FEW_IMAGES and on_cuda() and cuda.attends(qkv):
+        return cuda.attend(qkv)
+    # Cut first: so the gradient is put together as qkv lies, and not copied once more.
+    q, k, v = (part.squeeze(2).transpose(0, 2, 1, 3) for part in mx.split(qkv, 3, 2))  # each [B, H, N, D/H]
     x = mx.fast.scaled_dot_product_attention(q, k, v, scale=d**-0.5, mask=mask)
     return x[:, :, :n].transpose(0, 2, 1, 3)
 
@@ -109,59 +196,30 @@ def attention_backward(shape: tuple[int, ...], dtype: mx.Dtype) -> str:
     return "fused" if "ScaledDotProductAttentionVJP" in graph.getvalue() else "scores written to memory"
 
 
-@mx.checkpoint
 def gelu(x: mx.array) -> mx.array:
     """Exact GELU, computed in float32, element by element.
 
-    mx.checkpoint keeps x alone for the backward pass and computes the rest again there: forward and backward are
-    one fused kernel each. Without it the compiler splits the forward into three kernels, in order to keep two more
-    activations of the size of x.
+    Where gradients are taken, mx.checkpoint keeps x alone for the backward pass and computes the rest again there:
+    forward and backward are one fused kernel each. Without it the compiler splits the forward into three kernels, in
+    order to keep two more activations of the size of x.
     """
+    return _checkpointed_gelu(x) if _grad_enabled.get() else _gelu(x)
+
+
+def _gelu(x: mx.array) -> mx.array:
     return nn.gelu(x.astype(mx.float32)).astype(x.dtype)
 
 
-BLOCKS, THREADS = 128, 256
-"""Blocks for each array that is joined, and their threads."""
-COPY = """
-template <typename T>
-__device__ void copy(const T* from, float* to, int size) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x)
-    to[i] = static_cast<float>(from[i]);
-}
-"""
-
-
-@cache
-def _join_kernel(sizes: tuple[int, ...]) -> Callable[..., list[mx.array]]:
-    """A CUDA kernel that copies arrays of these sizes behind one another: a row of its grid for each."""
-    starts = accumulate(sizes, initial=0)
-    cases = [
-        f"case {i}: copy(piece{i}, out + {start}, {size}); break;"
-        for i, (start, size) in enumerate(zip(starts, sizes, strict=False))
-    ]
-    kernel: Any = mx.fast.cuda_kernel(
-        name=f"join_{len(sizes)}_{sum(sizes)}",
-        input_names=[f"piece{i}" for i in range(len(sizes))],
-        output_names=["out"],
-        header=COPY,
-        source="switch (blockIdx.y) {\n" + "\n".join(cases) + "\n}",
-    )
-    return kernel
+_checkpointed_gelu = mx.checkpoint(_gelu)
 
 
 def join(pieces: Sequence[mx.array]) -> mx.array:
-    """All values of `pieces`, arrays of one type, as one float32 vector.
+    """All values of `pieces` as one float32 vector.
 
     On CUDA it is one kernel, where mx.concatenate takes one for each piece. Metal binds 31 arrays to a kernel at most.
     """
-    if not on_cuda():
-        return mx.concatenate([piece.flatten() for piece in pieces]).astype(mx.float32)
-    sizes = tuple(piece.size for piece in pieces)
-    (joined,) = _join_kernel(sizes)(
-        inputs=list(pieces),
-        grid=(BLOCKS * THREADS, len(pieces), 1),
-        threadgroup=(THREADS, 1, 1),
-        output_shapes=[(sum(sizes),)],
-        output_dtypes=[mx.float32],
-    )
-    return joined
+    if on_cuda():
+        return cuda.join(pieces)
+    runs = [list(run) for _, run in groupby(pieces, lambda piece: piece.dtype)]  # a cast for each run, not each piece
+    joined = [mx.concatenate([piece.flatten() for piece in run]).astype(mx.float32) for run in runs]
+    return joined[0] if len(joined) == 1 else mx.concatenate(joined)

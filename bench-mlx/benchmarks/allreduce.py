@@ -1,4 +1,4 @@
-"""Time of the gradients' exchange through mlx.nn.average_gradients, and of mlx.core.distributed's bare all-reduce.
+"""Time of the gradients' exchange within a step, and of mlx.core.distributed's bare all-reduce.
 
 .venv/bin/mlx.launch -n 2 -- .venv/bin/python benchmarks/allreduce.py
 """

@@ -30,7 +30,7 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[..., An
     m, dtype, images = backend.spec.model, backend._dtype, batch[0]
     model = backend._model
     backend._forward(backend._weights(), images)  # the modules hold this precision's parameters from here on
-    tokens = mx.random.normal((len(images), m.tokens, m.dim)).astype(dtype)
+    tokens = mx.random.normal((len(images) * m.tokens, m.dim)).astype(dtype)
     pixels = mx.random.normal((len(images), m.channels, m.image_size, m.image_size)).astype(dtype)
     block = model.blocks[0]
     layers = {
@@ -48,7 +48,7 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[..., An
 
         def forward(values: Any, x: Any, layer: Any = layer) -> Any:
             layer.update(values)
-            return layer(x)
+            return sum(layer(x, x)) if layer is block else layer(x)
 
         def loss(values: Any, x: Any, forward: Any = forward) -> Any:
             with enable_grad():

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from mlx import nn
 
-from bench_mlx import ops
+from bench_mlx import cuda, ops
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -52,7 +52,9 @@ def test_the_kernel_has_a_case_for_each_piece(monkeypatch):
     """What CUDA is asked for; that it does so the test above shows where there is CUDA."""
     asked = {}
     monkeypatch.setattr(mx.fast, "cuda_kernel", lambda **kernel: asked.update(kernel))
-    ops._join_kernel.__wrapped__((2, 5, 7))
+    cuda._kernel.cache_clear()
+    cuda.join_kernel.__wrapped__((2, 5, 7))
+    cuda._kernel.cache_clear()
     assert asked["input_names"] == ["piece0", "piece1", "piece2"]
     assert [line for line in asked["source"].splitlines() if line.startswith("case")] == [
         "case 0: copy(piece0, out + 0, 2); break;",
@@ -70,14 +72,15 @@ def test_gelu_is_exact_also_for_bf16():
 
 def test_gelu_gradient():
     x = mx.linspace(-4, 4, 81)
-    slope = np.array(mx.grad(lambda x: ops.gelu(x).sum())(x))
+    with ops.enable_grad():
+        slope = np.array(mx.grad(lambda x: ops.gelu(x).sum())(x))
     density = np.exp(-(np.array(x) ** 2) / 2) / np.sqrt(2 * np.pi)
     expected = 0.5 * (1 + np.array(mx.erf(x / 2**0.5))) + np.array(x) * density
     np.testing.assert_allclose(slope, expected, rtol=0, atol=2e-6)
 
 
 def test_attention_padded_for_the_fused_backward_pass_is_the_same(spec, monkeypatch):
-    """On a device without that pass this is MLX's own, over the padded tokens."""
+    """Padded, it is MLX's own on a device without that pass; not padded, it is written out, but for inference."""
     m = spec.model
     qkv = mx.random.normal((3, m.tokens, 3, m.heads, m.dim // m.heads), key=mx.random.key(0))
     lengths = []
@@ -98,9 +101,52 @@ def test_attention_padded_for_the_fused_backward_pass_is_the_same(spec, monkeypa
     monkeypatch.setattr(ops, "FUSED_BATCH", 3)
     (padded,), (padded_slope,) = both_passes()
     ops.attention(qkv)
-    assert lengths == [m.tokens, ops.FUSED_TOKENS, m.tokens]
+    assert lengths[-2:] == [ops.FUSED_TOKENS, m.tokens]
     np.testing.assert_allclose(np.array(padded), np.array(plain), rtol=0, atol=2e-6)
     np.testing.assert_allclose(np.array(padded_slope), np.array(slope), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 2, 8), (1, 33, 3, 3, 64)])
+def test_attention_written_out_has_mlxs_values_and_gradients(shape):
+    qkv = 2 * mx.random.normal(shape, key=mx.random.key(0))
+    dx = mx.random.normal((*shape[:2], *shape[3:]), key=mx.random.key(1))
+    found = mx.vjp(lambda qkv: ops.attention_with_scores(qkv)[0], [qkv], [dx])
+    for own, mlxs in zip(found, mx.vjp(ops.attention, [qkv], [dx]), strict=True):
+        np.testing.assert_allclose(np.array(own[0]), np.array(mlxs[0]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("images", [1, ops.FEW_IMAGES + 1])
+def test_attention_of_few_images_and_of_more_is_the_same(images):
+    qkv = mx.random.normal((images, 197, 3, 2, 64), key=mx.random.key(0)).astype(mx.bfloat16)
+    q, k, v = np.array(qkv.astype(mx.float32)).transpose(2, 0, 3, 1, 4)
+    scores = np.exp(q @ k.swapaxes(2, 3) / 8)
+    expected = (scores / scores.sum(-1, keepdims=True) @ v).transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(np.array(ops.attention(qkv).astype(mx.float32)), expected, rtol=0, atol=2e-2)
+
+
+def test_attention_of_few_images_asks_for_no_more_memory_than_a_block_has():
+    assert cuda.attends(mx.zeros((1, 197, 3, 6, 64), mx.bfloat16))
+    assert not cuda.attends(mx.zeros((1, 400, 3, 6, 64), mx.bfloat16))
+    assert not cuda.attends(mx.zeros((1, 197, 3, 6, 64)))
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_the_norm_of_a_sum_is_that_of_the_layer(dtype):
+    x, added, *cotangents = (mx.random.normal((130, 40), key=mx.random.key(i)).astype(dtype) for i in range(4))
+    weight, bias = (mx.random.normal((40,), key=mx.random.key(i)).astype(dtype) for i in (4, 5))
+    layer = ops.LayerNorm(40, 1e-6)
+
+    def own(x, added, weight, bias):
+        layer.update({"weight": weight, "bias": bias})
+        return layer.of_sum(x, added)
+
+    def plain(x, added, weight, bias):
+        return x + added, mx.fast.layer_norm(x + added, weight, bias, 1e-6)
+
+    found, expected = (mx.vjp(function, [x, added, weight, bias], cotangents) for function in (own, plain))
+    for ours, mlxs in zip(found[0] + found[1], expected[0] + expected[1], strict=True):
+        a, b = (np.array(value.astype(mx.float32)) for value in (ours, mlxs))
+        np.testing.assert_allclose(a, b, rtol=0, atol=(1e-5 if dtype == mx.float32 else 2e-2) * np.abs(b).max())
 
 
 def test_the_fused_backward_pass_is_sought_in_bf16_on_cuda_alone(device):
