@@ -36,17 +36,12 @@ def _openblas_env(threads: int) -> dict[str, str]:
     return {"LD_PRELOAD": preload, "OPENBLAS_NUM_THREADS": str(threads)}
 
 
-CUDA_ENV = {"MLX_MAX_OPS_PER_BUFFER": "50"}
-"""MLX hands CUDA this many operations at a time, 100 by default: the GPU starts earlier on what the host has ready, which
-shortens the wait for a single image."""
-
-
 def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
     """Environment of a phase process.
 
     TF32 is off at both precisions: bf16 products do not use it, and fp32 would not be fp32 with it.
     """
-    env = {"MLX_ENABLE_TF32": "0"} | (CUDA_ENV if device == "cuda" else {})
+    env = {"MLX_ENABLE_TF32": "0"}
     return env | _openblas_env(threads.count) if device == "cpu" and sys.platform == "linux" else env
 
 

@@ -38,14 +38,6 @@ def test_tf32_is_off_on_every_device(device):
     assert worker_env(device, "mlx", Threads(2))["MLX_ENABLE_TF32"] == "0"
 
 
-def test_settings_for_cuda_are_for_cuda_alone():
-    found = {
-        device: platform.CUDA_ENV.items() <= worker_env(device, "mlx", Threads(2)).items()
-        for device in PLATFORM.devices
-    }
-    assert found == {"cuda": True, "gpu": False, "cpu": False}
-
-
 @linux
 @pytest.mark.usefixtures("openblas")
 def test_openblas_is_preloaded_for_the_cpu_alone():
