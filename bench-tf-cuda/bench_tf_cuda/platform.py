@@ -7,10 +7,9 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from shared_spec import places
+from bench_tf_cuda import kept
 from shared_spec.errors import UserError
 from shared_spec.machine.caches import cuda_driver
 from shared_spec.machine.nvml import has_nvidia_driver
@@ -23,29 +22,8 @@ def _devices() -> tuple[str, ...]:
     return ("cuda", "cpu") if has_nvidia_driver() else ("cpu", "cuda")
 
 
-TUNED = "--xla_gpu_per_fusion_autotune_cache_dir="
-
-
-def _kept_tuning(rank: int) -> dict[str, str]:
-    """XLA_FLAGS with a folder of this user's for what XLA has found to be the fastest kernel of each product.
-
-    XLA's keys tell GPUs and products apart, but not its own versions. Each rank of a host has its own folder, since XLA's
-    processes can take each other's files for the moment away. A user's own flag for it stays.
-    """
-    try:
-        folder = places.cache(places.CACHE) / f"xla-tuning-{version('tensorflow')}"
-    except PackageNotFoundError:  # a build under another name
-        return {}
-    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(f"{TUNED}{folder}")]
-    names_a_file = flags and not flags[0].startswith("-")
-    if names_a_file or any(flag.startswith(TUNED) for flag in flags) or re.search(r"[\s'\"]", str(folder)):
-        return {}
-    (folder / str(rank)).mkdir(parents=True, exist_ok=True)
-    return {"XLA_FLAGS": " ".join([*flags, f"{TUNED}{folder / str(rank)}"])}
-
-
 def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
-    """Environment of a phase process. Of XLA's flags only the user's own and the folder of `_kept_tuning` are set.
+    """Environment of a phase process. Of XLA's flags only the user's own and the folder of `kept.py` are set.
 
     TensorFlow's log is silenced, since what goes wrong also arrives as an exception. On the CPU, XLA hands products to
     oneDNN where TensorFlow is told to use it; GPUs are hidden, so that no memory is taken there; and there is one
@@ -55,7 +33,7 @@ def worker_env(device: str, engine: str, threads: Threads) -> dict[str, str]:
     if device == "cpu":
         env |= {"TF_ENABLE_ONEDNN_OPTS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
         env |= {"TF_NUM_INTRAOP_THREADS": str(threads.count)}
-    return env if device == "cpu" else env | _kept_tuning(world().local_rank)
+    return env if device == "cpu" else env | kept.flags(world().local_rank)
 
 
 CACHE_FLAGS = re.compile(r"--(?:xla_gpu_per_fusion_autotune_cache_dir|tf_xla_persistent_cache_directory)=(\S+)")
@@ -105,8 +83,7 @@ def launch(ranks: int, device: str, words: list[str]) -> list[Start]:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(ranks)]
         ports = [bound.getsockname()[1] for bound in sockets]
     envs = [
-        {"TF_CONFIG": _tf_config(ports, rank)} | (_kept_tuning(rank) if device == "cuda" else {})
-        for rank in range(ranks)
+        {"TF_CONFIG": _tf_config(ports, rank)} | (kept.flags(rank) if device == "cuda" else {}) for rank in range(ranks)
     ]
     return [Start([sys.executable, *words], env) for env in envs]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench_tf_cuda import platform
+from bench_tf_cuda import kept, platform
 from shared_spec.machine import caches
 from shared_spec.platform import Threads
 
@@ -31,7 +31,7 @@ def test_what_xla_has_tuned_is_kept_on_a_gpu_and_counted(home: Path, monkeypatch
     assert "XLA_FLAGS" not in platform.worker_env("cpu", "xla", Threads(2))
     monkeypatch.setenv("XLA_FLAGS", "--xla_foo=1")
     env = platform.worker_env("cuda", "xla", Threads(2))
-    own, _, folder = env["XLA_FLAGS"].partition(f" {platform.TUNED}")
+    own, _, folder = env["XLA_FLAGS"].partition(f" {kept.TUNED}")
     assert own == "--xla_foo=1"
     assert Path(folder).is_relative_to(home)
     assert tf_version in folder
@@ -41,15 +41,25 @@ def test_what_xla_has_tuned_is_kept_on_a_gpu_and_counted(home: Path, monkeypatch
 
 def test_ranks_of_a_host_keep_their_tuning_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLA_FLAGS", platform.worker_env("cuda", "xla", Threads(2))["XLA_FLAGS"])
-    folders = {start.env["XLA_FLAGS"].removeprefix(platform.TUNED) for start in platform.launch(2, "cuda", [])}
+    folders = {start.env["XLA_FLAGS"].removeprefix(kept.TUNED) for start in platform.launch(2, "cuda", [])}
     assert len(folders) == 2
     assert all(Path(folder).is_dir() for folder in folders)
     monkeypatch.setenv("TF_CONFIG", platform.launch(2, "cuda", [])[1].env["TF_CONFIG"])
-    assert platform.worker_env("cuda", "xla", Threads(2))["XLA_FLAGS"].removeprefix(platform.TUNED) in folders
+    assert platform.worker_env("cuda", "xla", Threads(2))["XLA_FLAGS"].removeprefix(kept.TUNED) in folders
     assert all("XLA_FLAGS" not in start.env for start in platform.launch(2, "cpu", []))
 
 
-@pytest.mark.parametrize("flags", [f"--xla_foo=1 {platform.TUNED}/mine", "/etc/xla_flags"])
+def test_a_program_cut_short_is_removed_and_a_whole_one_stays(home: Path) -> None:
+    folder = Path(platform.worker_env("cuda", "xla", Threads(2))["TF_XLA_FLAGS"].removeprefix(kept.PROGRAMS))
+    whole = b"\x0a\x02ab" + b"\x12\xc8\x01" + b"m" * 200 + b"\x1a\x81\x02" + b"x" * 257
+    (folder / "whole.pb").write_bytes(whole)
+    for length in range(len(whole)):
+        (folder / f"{length}.pb").write_bytes(whole[:length])
+    platform.worker_env("cuda", "xla", Threads(2))
+    assert [path.name for path in folder.iterdir()] == ["whole.pb"]
+
+
+@pytest.mark.parametrize("flags", [f"--xla_foo=1 {kept.TUNED}/mine", "/etc/xla_flags"])
 def test_a_users_own_folder_or_file_of_flags_stays(home: Path, monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
     monkeypatch.setenv("XLA_FLAGS", flags)
     assert "XLA_FLAGS" not in platform.worker_env("cuda", "xla", Threads(2))

@@ -1,0 +1,82 @@
+"""What XLA keeps on disk from one process to the next; imports no framework.
+
+Which kernel was the fastest for each product, and whole programs. XLA's keys for the former tell GPUs and products apart,
+but not its own versions; those for the latter only what a program computes, so that all else is in their folder's name.
+"""
+
+import hashlib
+import os
+import re
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+
+from shared_spec import places
+
+TUNED, PROGRAMS = "--xla_gpu_per_fusion_autotune_cache_dir=", "--tf_xla_persistent_cache_directory="
+EXECUTABLE = 3
+"""Number of the field of XlaSerializedCacheEntry (tensorflow/compiler/jit/xla_compilation_cache.proto) that comes last."""
+
+
+def _machine(flags: list[str]) -> str:
+    """Digest of what a compiled program depends on besides its source: flags, GPUs, their driver, NVIDIA's libraries."""
+    libraries = sorted(f"{d.name} {d.version}" for d in distributions() if d.name.startswith(("nvidia", "tensorflow")))
+    proc = Path("/proc/driver/nvidia")
+    told = [*sorted(proc.glob("gpus/*/information")), proc / "version"]
+    models = [re.findall(r"(?:Model|NVRM).*", path.read_text()) for path in told if path.exists()]
+    return hashlib.sha256(repr((flags, libraries, models)).encode()).hexdigest()[:16]
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """A number as Protocol Buffers write it, and where it ends."""
+    value = shift = 0
+    while content[at] & 0x80:
+        value |= (content[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return value | content[at] << shift, at + 1
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of TensorFlow's holds a program to its end: all its fields are messages or bytes with their length."""
+    content, at, field = path.read_bytes(), 0, 0
+    try:
+        while at < len(content):
+            key, at = _varint(content, at)
+            length, at = _varint(content, at)
+            field, at = key >> 3, at + length
+            if key & 7 != 2:
+                return False
+    except IndexError:
+        return False
+    return at == len(content) and field == EXECUTABLE
+
+
+def flags(rank: int) -> dict[str, str]:
+    """XLA_FLAGS and TF_XLA_FLAGS with folders of this user's for both, each where the user has none.
+
+    Each rank of a host has its own: processes can take each other's files for the moment away. A program whose process
+    ended while it was written is removed, since TensorFlow fails on it.
+    """
+    try:
+        name = f"xla-{version('tensorflow')}"
+    except PackageNotFoundError:  # a build under another name
+        return {}
+    base = places.cache(places.CACHE) / name
+    if re.search(r"[\s'\"]", str(base)):
+        return {}
+    found = {key: os.environ.get(key, "").split() for key in ("XLA_FLAGS", "TF_XLA_FLAGS")}
+    own = {key: [f for f in words if f"={base}/" not in f] for key, words in found.items()}
+    folders = {
+        "XLA_FLAGS": (TUNED, base / f"tuned-{rank}"),
+        "TF_XLA_FLAGS": (PROGRAMS, base / f"programs-{rank}-{_machine(own['XLA_FLAGS'])}"),
+    }
+    env = {}
+    for key, (flag, folder) in folders.items():
+        names_a_file = own[key] and not own[key][0].startswith("-")
+        if names_a_file or any(word.startswith(flag) for word in own[key]):
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.pb"):
+            if not is_whole(path):
+                path.unlink(missing_ok=True)
+        env[key] = " ".join([*own[key], f"{flag}{folder}"])
+    return env
