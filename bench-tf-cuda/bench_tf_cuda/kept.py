@@ -1,7 +1,6 @@
-"""What XLA keeps on disk from one process to the next; imports no framework.
+"""Compiled programs that XLA keeps on disk from one process to the next; imports no framework.
 
-Which kernel was the fastest for each product, and whole programs. XLA's keys for the former tell GPUs and products apart,
-but not its own versions; those for the latter only what a program computes, so that all else is in their folder's name.
+TensorFlow's keys tell what a program computes; all else that it depends on is in the folder's name.
 """
 
 import hashlib
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from shared_spec import places
 
-TUNED, PROGRAMS = "--xla_gpu_per_fusion_autotune_cache_dir=", "--tf_xla_persistent_cache_directory="
+FLAG = "--tf_xla_persistent_cache_directory="
 EXECUTABLE = 3
 """Number of the field of XlaSerializedCacheEntry (tensorflow/compiler/jit/xla_compilation_cache.proto) that comes last."""
 
@@ -51,7 +50,7 @@ def is_whole(path: Path) -> bool:
 
 
 def flags(rank: int) -> dict[str, str]:
-    """XLA_FLAGS and TF_XLA_FLAGS with folders of this user's for both, each where the user has none.
+    """TF_XLA_FLAGS with a folder of this user's for compiled programs; nothing where the user's own flags name one.
 
     Each rank of a host has its own: processes can take each other's files for the moment away. A program whose process
     ended while it was written is removed, since TensorFlow fails on it.
@@ -61,22 +60,13 @@ def flags(rank: int) -> dict[str, str]:
     except PackageNotFoundError:  # a build under another name
         return {}
     base = places.cache(places.CACHE) / name
-    if re.search(r"[\s'\"]", str(base)):
+    own = [flag for flag in os.environ.get("TF_XLA_FLAGS", "").split() if f"={base}/" not in flag]
+    names_a_file = bool(own) and not own[0].startswith("-")
+    if names_a_file or any(flag.startswith(FLAG) for flag in own) or re.search(r"[\s'\"]", str(base)):
         return {}
-    found = {key: os.environ.get(key, "").split() for key in ("XLA_FLAGS", "TF_XLA_FLAGS")}
-    own = {key: [f for f in words if f"={base}/" not in f] for key, words in found.items()}
-    folders = {
-        "XLA_FLAGS": (TUNED, base / f"tuned-{rank}"),
-        "TF_XLA_FLAGS": (PROGRAMS, base / f"programs-{rank}-{_machine(own['XLA_FLAGS'])}"),
-    }
-    env = {}
-    for key, (flag, folder) in folders.items():
-        names_a_file = own[key] and not own[key][0].startswith("-")
-        if names_a_file or any(word.startswith(flag) for word in own[key]):
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.pb"):
-            if not is_whole(path):
-                path.unlink(missing_ok=True)
-        env[key] = " ".join([*own[key], f"{flag}{folder}"])
-    return env
+    folder = base / f"programs-{rank}-{_machine(os.environ.get('XLA_FLAGS', '').split())}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.pb"):
+        if not is_whole(path):
+            path.unlink(missing_ok=True)
+    return {"TF_XLA_FLAGS": " ".join([*own, f"{FLAG}{folder}"])}

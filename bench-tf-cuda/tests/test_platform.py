@@ -23,34 +23,34 @@ def test_importing_the_platform_imports_no_framework() -> None:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder for caches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
     return tmp_path
 
 
-def test_what_xla_has_tuned_is_kept_on_a_gpu_and_counted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "XLA_FLAGS" not in platform.worker_env("cpu", "xla", Threads(2))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_foo=1")
+def test_compiled_programs_are_kept_on_a_gpu_and_counted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "TF_XLA_FLAGS" not in platform.worker_env("cpu", "xla", Threads(2))
+    monkeypatch.setenv("TF_XLA_FLAGS", "--xla_foo=1")
     env = platform.worker_env("cuda", "xla", Threads(2))
-    own, _, folder = env["XLA_FLAGS"].partition(f" {kept.TUNED}")
+    own, _, folder = env["TF_XLA_FLAGS"].partition(f" {kept.FLAG}")
     assert own == "--xla_foo=1"
     assert Path(folder).is_relative_to(home)
     assert tf_version in folder
-    (Path(folder) / "product.textproto").touch()
+    (Path(folder) / "program.pb").touch()
     assert caches.programs(platform.program_caches("cuda", "xla", env | {"CUDA_CACHE_DISABLE": "1"})) == 1
 
 
-def test_ranks_of_a_host_keep_their_tuning_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLA_FLAGS", platform.worker_env("cuda", "xla", Threads(2))["XLA_FLAGS"])
-    folders = {start.env["XLA_FLAGS"].removeprefix(kept.TUNED) for start in platform.launch(2, "cuda", [])}
+def test_ranks_of_a_host_keep_their_programs_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_XLA_FLAGS", platform.worker_env("cuda", "xla", Threads(2))["TF_XLA_FLAGS"])
+    folders = {start.env["TF_XLA_FLAGS"].removeprefix(kept.FLAG) for start in platform.launch(2, "cuda", [])}
     assert len(folders) == 2
     assert all(Path(folder).is_dir() for folder in folders)
     monkeypatch.setenv("TF_CONFIG", platform.launch(2, "cuda", [])[1].env["TF_CONFIG"])
-    assert platform.worker_env("cuda", "xla", Threads(2))["XLA_FLAGS"].removeprefix(kept.TUNED) in folders
-    assert all("XLA_FLAGS" not in start.env for start in platform.launch(2, "cpu", []))
+    assert platform.worker_env("cuda", "xla", Threads(2))["TF_XLA_FLAGS"].removeprefix(kept.FLAG) in folders
+    assert all("TF_XLA_FLAGS" not in start.env for start in platform.launch(2, "cpu", []))
 
 
 def test_a_program_cut_short_is_removed_and_a_whole_one_stays(home: Path) -> None:
-    folder = Path(platform.worker_env("cuda", "xla", Threads(2))["TF_XLA_FLAGS"].removeprefix(kept.PROGRAMS))
+    folder = Path(platform.worker_env("cuda", "xla", Threads(2))["TF_XLA_FLAGS"].removeprefix(kept.FLAG))
     whole = b"\x0a\x02ab" + b"\x12\xc8\x01" + b"m" * 200 + b"\x1a\x81\x02" + b"x" * 257
     (folder / "whole.pb").write_bytes(whole)
     for length in range(len(whole)):
@@ -59,10 +59,10 @@ def test_a_program_cut_short_is_removed_and_a_whole_one_stays(home: Path) -> Non
     assert [path.name for path in folder.iterdir()] == ["whole.pb"]
 
 
-@pytest.mark.parametrize("flags", [f"--xla_foo=1 {kept.TUNED}/mine", "/etc/xla_flags"])
+@pytest.mark.parametrize("flags", [f"--xla_foo=1 {kept.FLAG}/mine", "/etc/xla_flags"])
 def test_a_users_own_folder_or_file_of_flags_stays(home: Path, monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
-    monkeypatch.setenv("XLA_FLAGS", flags)
-    assert "XLA_FLAGS" not in platform.worker_env("cuda", "xla", Threads(2))
+    monkeypatch.setenv("TF_XLA_FLAGS", flags)
+    assert "TF_XLA_FLAGS" not in platform.worker_env("cuda", "xla", Threads(2))
 
 
 def test_only_the_cpu_worker_hides_the_gpu_and_has_products_by_onednn() -> None:
