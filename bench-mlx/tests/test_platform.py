@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench_mlx import platform
-from bench_mlx.platform import PLATFORM, worker_env
+from bench_mlx.platform import PLATFORM, phase_env, worker_env
 from shared_spec.errors import UserError
 from shared_spec.platform import Threads
 
@@ -36,6 +36,15 @@ def test_default_device_is_this_systems_best(monkeypatch):
 @pytest.mark.parametrize("device", PLATFORM.devices)
 def test_tf32_is_off_on_every_device(device):
     assert worker_env(device, "mlx", Threads(2))["MLX_ENABLE_TF32"] == "0"
+
+
+def test_only_latency_on_cuda_goes_without_graphs_unless_the_user_says(monkeypatch):
+    monkeypatch.delenv("MLX_USE_CUDA_GRAPHS", raising=False)
+    assert phase_env("latency", "cuda") == {"MLX_USE_CUDA_GRAPHS": "0"}
+    others = [("training", "cuda"), ("inference", "cuda"), ("latency", "gpu"), ("latency", "cpu")]
+    assert not any(phase_env(*other) for other in others)
+    monkeypatch.setenv("MLX_USE_CUDA_GRAPHS", "1")
+    assert phase_env("latency", "cuda") == {"MLX_USE_CUDA_GRAPHS": "1"}
 
 
 @linux

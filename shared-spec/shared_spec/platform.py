@@ -51,6 +51,7 @@ class Platform:
         devices, engines: what --device and --engine accept; the first is the default.
         worker_env: (device, engine, threads) -> environment variables a phase process must start with; `threads` are
             those of one of the processes that share this host.
+        phase_env: (phase, device) -> what a process of this phase alone is started with besides.
         world: this process's place among the ranks, from the environment that the engine's launcher sets.
         group: "module:function" that connects the ranks: (device) -> ranks.Group, the same one at each call.
         launch: (ranks, device, words behind "python") -> what to start for that many ranks on this host.
@@ -74,6 +75,7 @@ class Platform:
     devices: tuple[str, ...]
     engines: tuple[str, ...]
     worker_env: Callable[[str, str, Threads], dict[str, str]]
+    phase_env: Callable[[str, str], dict[str, str]] = lambda phase, device: {}
     world: Callable[[], World] = World
     group: str = "shared_spec.ranks:alone"
     launch: Callable[[int, str, list[str]], list[Start]] = no_launcher

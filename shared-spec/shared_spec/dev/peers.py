@@ -254,6 +254,7 @@ def _duel(
 ) -> Any:
     """One duel as the result file has it; times in seconds a step, by pair of processes and by turn."""
     env = platform.worker_env(setting.device, setting.engine, topology.threads()) | CAPS.get(setting.cap or "", {})
+    env |= platform.phase_env("training" if setting.task == "train" else setting.task, setting.device)
     more = {"LD_PRELOAD": ":".join(setting.preload)} if setting.preload else {}
     job = json.dumps({**setting.__dict__, "spec": spec.to_dict()})
     sides = (

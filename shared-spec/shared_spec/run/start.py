@@ -60,6 +60,7 @@ class Starter:
         if planned.phase.ranks != "all":
             setting = replace(setting, ranks=1)
         worker_env = platform.worker_env(setting.device, setting.engine, setting.compute_threads(platform.world()))
+        worker_env |= platform.phase_env(planned.phase.name, setting.device)
         if self.group.size > 1:  # the phase runs here, with what this process was started with
             worker_env = {name: os.environ.get(name, "") for name in worker_env}
         return Job(

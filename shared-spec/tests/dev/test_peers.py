@@ -68,7 +68,7 @@ def test_a_cap_is_asked_of_both_and_kept_apart(run, tmp_path: Path) -> None:  # 
     words = ("--peer", "slow", "--task", "latency", "--precision", "fp32", "--out", str(out))
     assert run(*words, "--cap", "avx2").returncode == 0
     (capped,) = json.loads(out.read_text())["duels"]
-    assert capped["env"] == {"FAKE_THREADS": "2", **peers.CAPS["avx2"]}
+    assert capped["env"] == {"FAKE_THREADS": "2", "FAKE_GRAPHS": "0", **peers.CAPS["avx2"]}
     assert capped["cap"] == "avx2"
     assert peers._key(capped) != peers._key(capped | {"cap": None})
 

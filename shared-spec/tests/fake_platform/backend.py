@@ -203,6 +203,7 @@ PLATFORM = Platform(
     devices=("cpu", "cuda", "gpu"),
     engines=("fake",),
     worker_env=lambda device, engine, ranks: {"FAKE_THREADS": "2"},
+    phase_env=lambda phase, device: {"FAKE_GRAPHS": "0"} if phase == "latency" else {},
     world=world,
     group="fake_platform.backend:group",
     launch=launch,

@@ -25,6 +25,7 @@ def test_a_run_leaves_one_valid_result_and_nothing_else(spec_file: Path, tmp_pat
     assert "synthetic" in done.stdout
     assert not result["spec"]["standard"]
     assert result["phases"][1]["worker_env"] == {"FAKE_THREADS": "2"}
+    assert result["phases"][2]["worker_env"] == {"FAKE_THREADS": "2", "FAKE_GRAPHS": "0"}
     assert result["phases"][1]["backend"]["details"]["threads"] == "2"
     for outcome in result["phases"]:
         assert outcome["startup"]["process_seconds"] > 0
