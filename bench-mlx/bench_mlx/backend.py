@@ -150,6 +150,7 @@ class MlxBackend:
                 "architecture": info.get("architecture"),
                 "device_memory_bytes": info.get("total_memory", info.get("memory_size")),
                 WORKING_SET: self._working_set,
+                "own_kernels": self.device == "cuda",
                 "attention_backward": self._attention_backward(),
                 "cache_limit_bytes": _cache_limit(),
                 "steps_in_flight": IN_FLIGHT,

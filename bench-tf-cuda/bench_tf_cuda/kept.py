@@ -6,12 +6,16 @@ TensorFlow's keys tell what a program computes; all else that it depends on is i
 import hashlib
 import os
 import re
+import shutil
+import time
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from shared_spec import places
+from shared_spec.errors import UserError
 
 FLAG = "--tf_xla_persistent_cache_directory="
+UNUSED_SECONDS = 30 * 86400.0
 EXECUTABLE = 3
 """Number of the field of XlaSerializedCacheEntry (tensorflow/compiler/jit/xla_compilation_cache.proto) that comes last."""
 
@@ -49,6 +53,13 @@ def is_whole(path: Path) -> bool:
     return at == len(content) and field == EXECUTABLE
 
 
+def _forget_unused(root: Path) -> None:
+    """Remove programs of other versions, drivers or flags to which none has been added for a month."""
+    for folder in root.glob("xla-*/programs-*"):
+        if time.time() - folder.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def flags(rank: int) -> dict[str, str]:
     """TF_XLA_FLAGS with a folder of this user's for compiled programs; nothing where the user's own flags name one.
 
@@ -56,15 +67,15 @@ def flags(rank: int) -> dict[str, str]:
     ended while it was written is removed, since TensorFlow fails on it.
     """
     try:
-        name = f"xla-{version('tensorflow')}"
-    except PackageNotFoundError:  # a build under another name
+        base = places.cache(places.CACHE) / f"xla-{version('tensorflow')}"
+    except (PackageNotFoundError, UserError):  # a build under another name; no folder takes files
         return {}
-    base = places.cache(places.CACHE) / name
     own = [flag for flag in os.environ.get("TF_XLA_FLAGS", "").split() if f"={base}/" not in flag]
     names_a_file = bool(own) and not own[0].startswith("-")
     if names_a_file or any(flag.startswith(FLAG) for flag in own) or re.search(r"[\s'\"]", str(base)):
         return {}
     folder = base / f"programs-{rank}-{_machine(os.environ.get('XLA_FLAGS', '').split())}"
+    _forget_unused(base.parent)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("*.pb"):
         if not is_whole(path):

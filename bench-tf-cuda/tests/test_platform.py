@@ -1,13 +1,17 @@
 """What the parent process relies on before TensorFlow is imported."""
 
+import os
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from bench_tf_cuda import kept, platform
+from shared_spec import places
+from shared_spec.errors import UserError
 from shared_spec.machine import caches
 from shared_spec.platform import Threads
 
@@ -57,6 +61,25 @@ def test_a_program_cut_short_is_removed_and_a_whole_one_stays(home: Path) -> Non
         (folder / f"{length}.pb").write_bytes(whole[:length])
     platform.worker_env("cuda", "xla", Threads(2))
     assert [path.name for path in folder.iterdir()] == ["whole.pb"]
+
+
+def test_without_a_folder_for_caches_nothing_is_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_place(name: str) -> Path:
+        raise UserError("no folder takes files")
+
+    monkeypatch.setattr(places, "cache", no_place)
+    assert "TF_XLA_FLAGS" not in platform.worker_env("cuda", "xla", Threads(2))
+
+
+def test_programs_of_another_driver_or_version_go_after_a_month(home: Path) -> None:
+    kinds = {"xla-1.0/programs-0-old": 40, "xla-1.0/programs-0-new": 20}
+    for name, days in kinds.items():
+        folder = home / places.CACHE / name
+        folder.mkdir(parents=True)
+        (folder / "a.pb").touch()
+        os.utime(folder, (time.time() - days * 86400,) * 2)
+    platform.worker_env("cuda", "xla", Threads(2))
+    assert [(home / places.CACHE / name).exists() for name in kinds] == [False, True]
 
 
 @pytest.mark.parametrize("flags", [f"--xla_foo=1 {kept.FLAG}/mine", "/etc/xla_flags"])

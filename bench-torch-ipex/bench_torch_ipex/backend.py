@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench_torch_ipex.inference import Inference
 from bench_torch_ipex.model import DeiT
-from bench_torch_ipex.ops import has_amx, has_onednn, pack, product, trains_on_onednn
+from bench_torch_ipex.ops import has_amx, has_onednn, pack, product, product_kernel, trains_on_onednn
 from bench_torch_ipex.ranks import group
 from shared_spec.backend import OutOfMemory
 from shared_spec.errors import UserError
@@ -119,6 +119,7 @@ class TorchBackend:
                 "onednn_isa": self._ipex._C._get_current_onednn_isa_level() if self._ipex else None,
                 "mkl_version": _built_with(r"Math Kernel Library Version ([\d.]+)"),
                 "training_products": "oneDNN" if trains_on_onednn(self._dtype) else "PyTorch's choice",
+                "product_kernel": product_kernel(self._dtype),
                 "inference_products": "oneDNN, packed, fused" if has_onednn(self._dtype) else "PyTorch's choice",
                 "threads": torch.get_num_threads(),
             },

@@ -5,6 +5,9 @@ what it has. With AVX-512 on Intel's own MKL is the faster of the two, in the ba
 is. docs/performance.md has figures.
 """
 
+import os
+import re
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,30 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The layer x W^T + b: [..., K], [M, K] (or packed), [M] -> [..., M]."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
     return result
+
+
+@cache
+def product_kernel(dtype: torch.dtype) -> str | None:
+    """The kernel that oneDNN multiplies this type with, by its own log: brg_matmul:avx512_core_amx; None without oneDNN.
+
+    That a processor has instructions does not mean that the system lets programs use them.
+    """
+    if not has_onednn(dtype):
+        return None
+    x, weight = torch.zeros(64, 64, dtype=dtype), torch.zeros(64, 64, dtype=dtype)
+    with tempfile.TemporaryFile() as log:
+        stdout = os.dup(1)
+        os.dup2(log.fileno(), 1)
+        try:
+            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+                product(x, weight)
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+        log.seek(0)
+        text = log.read().decode(errors="replace")
+    match = re.search(r"exec,cpu,(?:matmul|inner_product),([^,]+)", text)
+    return match.group(1) if match else None
 
 
 def pack(weight: Tensor, rows: int) -> Tensor:

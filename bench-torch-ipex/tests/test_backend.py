@@ -8,6 +8,7 @@ import torch
 
 from bench_torch_ipex.backend import TorchBackend
 from bench_torch_ipex.model import DeiT
+from bench_torch_ipex.ops import has_onednn
 from shared_spec.errors import UserError
 from shared_spec.workload import params
 from shared_spec.workload.spec import Spec
@@ -122,6 +123,7 @@ def test_description_says_which_engine_ran(backend: TorchBackend, engine: str) -
     assert described["details"]["ipex_active"] is (engine == "ipex")
     assert bool(described["details"]["onednn_isa"]) is (engine == "ipex")  # PyTorch alone does not tell
     assert re.fullmatch(r"\d+\.\d+(\.\d+)?", described["details"]["onednn_version"])
+    assert (described["details"]["product_kernel"] is not None) == has_onednn(torch.float32)
     assert described["precision"] == {"requested": "fp32", "effective": "fp32"}
 
 
