@@ -49,13 +49,14 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 @cache
 def product_kernel(dtype: torch.dtype) -> str | None:
-    """The kernel that oneDNN multiplies this type with, by its own log: brg_matmul:avx512_core_amx; None without oneDNN.
+    """The kernel that oneDNN multiplies packed weights with, by its own log: brgemm:avx512_core_amx; None without oneDNN.
 
     That a processor has instructions does not mean that the system lets programs use them.
     """
     if not has_onednn(dtype):
         return None
-    x, weight = torch.zeros(64, 64, dtype=dtype), torch.zeros(64, 64, dtype=dtype)
+    x = torch.zeros(64, 64, dtype=dtype)
+    weight = pack(x, len(x))
     with tempfile.TemporaryFile() as log:
         stdout = os.dup(1)
         os.dup2(log.fileno(), 1)

@@ -10,6 +10,7 @@ from shared_spec.workload.spec import Precision, Spec
     ("name", "precision", "bound"),
     [  # bounds that conformance stated for the standard workload (results of November 2026)
         ("parameters", "fp32", 0.0), ("preprocess", "fp32", 2.1452643202039484e-06),
+        ("late step, parameters", "fp32", 0.20238210062794562),
         ("preprocess", "bf16", 0.14059204248888596), ("logits, initial weights", "fp32", 8.218050819605827e-06),
         ("gradients, small variance", "bf16", 0.10730636342676421), ("trace, loss", "fp32", 0.0001654559170769854),
         ("trace, second moments", "bf16", 0.024747861662373843), ("trace, key biases", "bf16", 3.1622776601683773),
