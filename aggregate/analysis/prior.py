@@ -1,8 +1,8 @@
 """How much figures differ between processes and between runs, measured beforehand: what few processes cannot tell.
 
 All spreads are standard deviations of natural logarithms, so that 0.05 is about 5 %. The table below was made from the
-results and duels that the repository carried on 2026-11-26 (CPUs: 2026-11-28); `python -m aggregate aa` shows what the files it is given say
-of the same spreads. docs/method.md tells how the table was made.
+results and duels that the repository carried on 2026-11-26, of CPUs on 2026-11-28; `python -m aggregate aa` shows what the
+files it is given say of the same spreads. docs/method.md tells how the table was made.
 """
 
 from dataclasses import dataclass
