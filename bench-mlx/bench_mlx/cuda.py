@@ -16,10 +16,6 @@ WARP = 32
 BLOCKS, THREADS = 128, 256
 """Blocks that share an array, where their number is free, and their threads."""
 
-SUMMING_WARPS = 16
-"""Warps of a block of LayerNorm's backward pass, each with its own sums in the 48 KiB of a block's shared memory."""
-LARGEST_NORM = 768
-"""Values a row for which those suffice."""
 
 COPY = """
 template <typename T>
@@ -33,102 +29,6 @@ __device__ float warp_sum(float x) {
   for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(0xffffffff, x, i);
   return x;
 }
-"""
-
-ADD_NORM = """
-constexpr int PER_LANE = (D + 31) / 32;
-int lane = threadIdx.x % 32;
-long row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-if (row >= x_shape[0]) return;
-float z[PER_LANE], total = 0, squares = 0;
-#pragma unroll
-for (int i = 0; i < PER_LANE; ++i) {
-  int c = i * 32 + lane;
-  if (c >= D) break;
-  T rounded = static_cast<T>(static_cast<float>(x[row * D + c]) + static_cast<float>(added[row * D + c]));
-  sum[row * D + c] = rounded;
-  z[i] = static_cast<float>(rounded);
-  total += z[i];
-}
-float mean = warp_sum(total) / D;
-#pragma unroll
-for (int i = 0; i < PER_LANE; ++i)
-  if (i * 32 + lane < D) squares += (z[i] - mean) * (z[i] - mean);
-float scale = rsqrtf(warp_sum(squares) / D + EPS);
-#pragma unroll
-for (int i = 0; i < PER_LANE; ++i) {
-  int c = i * 32 + lane;
-  if (c >= D) break;
-  normed[row * D + c] =
-      static_cast<T>((z[i] - mean) * scale * static_cast<float>(weight[c]) + static_cast<float>(bias[c]));
-}
-"""
-
-ADD_NORM_GRADIENT = """
-constexpr int PER_LANE = (D + 31) / 32;
-__shared__ float shared[WARPS][D];
-int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-float sums[2][PER_LANE] = {};
-for (long row = blockIdx.x * WARPS + warp; row < x_shape[0]; row += gridDim.x * WARPS) {
-  float z[PER_LANE], g[PER_LANE], total = 0, squares = 0, slope = 0, tilt = 0;
-#pragma unroll
-  for (int i = 0; i < PER_LANE; ++i) {
-    int c = i * 32 + lane;
-    bool there = c < D;
-    z[i] = there ? static_cast<float>(x[row * D + c]) : 0;
-    g[i] = there ? static_cast<float>(dnormed[row * D + c]) : 0;
-    total += z[i];
-  }
-  float mean = warp_sum(total) / D;
-#pragma unroll
-  for (int i = 0; i < PER_LANE; ++i) {
-    z[i] = i * 32 + lane < D ? z[i] - mean : 0;
-    squares += z[i] * z[i];
-  }
-  float scale = rsqrtf(warp_sum(squares) / D + EPS);
-#pragma unroll
-  for (int i = 0; i < PER_LANE; ++i) {
-    z[i] *= scale;
-    sums[0][i] += g[i] * z[i];
-    sums[1][i] += g[i];
-    g[i] *= i * 32 + lane < D ? static_cast<float>(weight[i * 32 + lane]) : 0;
-    slope += g[i];
-    tilt += g[i] * z[i];
-  }
-  slope = warp_sum(slope) / D;
-  tilt = warp_sum(tilt) / D;
-#pragma unroll
-  for (int i = 0; i < PER_LANE; ++i) {
-    int c = i * 32 + lane;
-    if (c >= D) break;
-    dx[row * D + c] = static_cast<T>(static_cast<float>(dsum[row * D + c]) + scale * (g[i] - slope - z[i] * tilt));
-  }
-}
-for (int k = 0; k < 2; ++k) {
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < PER_LANE; ++i)
-    if (i * 32 + lane < D) shared[warp][i * 32 + lane] = sums[k][i];
-  __syncthreads();
-  for (int c = threadIdx.x; c < D; c += blockDim.x) {
-    float total = 0;
-    for (int i = 0; i < WARPS; ++i) total += shared[i][c];
-    partial[(blockIdx.x * 2 + k) * D + c] = total;
-  }
-}
-"""
-
-ADD_PARTIAL = """
-__shared__ float shared[8][32];
-int lane = threadIdx.x % 32, group = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
-float total = 0;
-if (c < 2 * D)
-  for (int i = group; i < partial_shape[0]; i += 8) total += partial[i * 2 * D + c];
-shared[group][lane] = total;
-__syncthreads();
-if (group > 0 || c >= 2 * D) return;
-for (int i = 1; i < 8; ++i) total += shared[i][lane];
-(c < D ? dweight : dbias)[c % D] = static_cast<T>(total);
 """
 
 COLUMN_SUMS = """
@@ -256,47 +156,10 @@ def _kernel(
     return kernel
 
 
-def _constant(eps: float) -> str:
-    return f"constexpr float EPS = {eps:e}f;\n"
-
-
 def _rows_by_warp(rows: int) -> dict[str, tuple[int, int, int]]:
     """Grid of a kernel that has a warp for each row."""
     per_block = THREADS // WARP
     return {"grid": (-(-rows // per_block) * THREADS, 1, 1), "threadgroup": (THREADS, 1, 1)}
-
-
-def add_norm(x: mx.array, added: mx.array, weight: mx.array, bias: mx.array, eps: float) -> tuple[mx.array, mx.array]:
-    """x + added, and its LayerNorm: [R, D], [R, D], [D], [D] -> two of [R, D]."""
-    rows, d = x.shape
-    kernel = _kernel("add_norm", ("x", "added", "weight", "bias"), ("sum", "normed"), _constant(eps) + ADD_NORM)
-    total, normed = kernel(
-        inputs=[x, added, weight, bias], template=[("T", x.dtype), ("D", d)],
-        output_shapes=[x.shape] * 2, output_dtypes=[x.dtype] * 2, **_rows_by_warp(rows),
-    )  # fmt: skip
-    return total, normed
-
-
-def add_norm_gradient(
-    x: mx.array, weight: mx.array, dsum: mx.array, dnormed: mx.array, eps: float
-) -> tuple[mx.array, mx.array, mx.array]:
-    """Of `add_norm`, whose sum is x: gradients of either summand [R, D], of the weight and of the bias [D]."""
-    d, dtype = x.shape[-1], x.dtype
-    inputs, source = ("x", "weight", "dsum", "dnormed"), _constant(eps) + ADD_NORM_GRADIENT
-    kernel = _kernel("add_norm_gradient", inputs, ("dx", "partial"), source)
-    threads = SUMMING_WARPS * WARP
-    dx, partial = kernel(
-        inputs=[x, weight, dsum, dnormed],
-        template=[("T", dtype), ("D", d), ("WARPS", SUMMING_WARPS)],
-        grid=(BLOCKS * threads, 1, 1), threadgroup=(threads, 1, 1),
-        output_shapes=[x.shape, (BLOCKS, 2, d)], output_dtypes=[dtype, mx.float32],
-    )  # fmt: skip
-    dweight, dbias = _kernel("add_partial", ("partial",), ("dweight", "dbias"), ADD_PARTIAL)(
-        inputs=[partial], template=[("T", dtype), ("D", d)],
-        grid=(-(-2 * d // WARP) * THREADS, 1, 1), threadgroup=(THREADS, 1, 1),
-        output_shapes=[(d,), (d,)], output_dtypes=[dtype] * 2,
-    )  # fmt: skip
-    return dx, dweight, dbias
 
 
 def column_sums(rows: mx.array) -> mx.array:

@@ -43,22 +43,22 @@ class PatchEmbed(Module):
 
 
 class Attention(Module):
-    """Multi-head self-attention: [B*N, D] -> [B*N, D]."""
+    """Multi-head self-attention: [B, N, D] -> [B, N, D]."""
 
     def __init__(self, m: ModelSpec) -> None:
         super().__init__()
-        self.tokens, self.heads = m.tokens, m.heads
+        self.heads = m.heads
         self.qkv = Linear(m.dim, 3 * m.dim)
         self.proj = Linear(m.dim, m.dim)
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows, d = x.shape
-        qkv = self.qkv(x).reshape(rows // self.tokens, self.tokens, 3, self.heads, d // self.heads)
-        return self.proj(attention(qkv).reshape(rows, d))
+        b, n, d = x.shape
+        qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads)
+        return self.proj(attention(qkv).reshape(b, n, d))
 
 
 class Mlp(Module):
-    """Two layers with exact GELU between them: [B*N, D] -> [B*N, D]."""
+    """Two layers with exact GELU between them: [B, N, D] -> [B, N, D]."""
 
     def __init__(self, m: ModelSpec) -> None:
         super().__init__()
@@ -70,10 +70,7 @@ class Mlp(Module):
 
 
 class Block(Module):
-    """Pre-norm transformer block: two of [B*N, D] -> two of [B*N, D], whose sum is what flows through the blocks.
-
-    It is left to whoever normalises it, who can add them on the way.
-    """
+    """Pre-norm transformer block: [B, N, D] -> [B, N, D]."""
 
     def __init__(self, m: ModelSpec) -> None:
         super().__init__()
@@ -82,10 +79,9 @@ class Block(Module):
         self.norm2 = LayerNorm(m.dim, m.layer_norm_eps)
         self.mlp = Mlp(m)
 
-    def __call__(self, x: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-        x, normed = self.norm1.of_sum(x, added)
-        x, normed = self.norm2.of_sum(x, self.attn(normed))
-        return x, self.mlp(normed)
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
 
 
 class DeiT(Module):
@@ -105,11 +101,8 @@ class DeiT(Module):
     def __call__(self, images: Tensor) -> Tensor:
         x = self.preprocess(images).astype(self.cls_token.dtype)  # the parameters' type is the model's precision
         x = self.patch_embed(x)  # [B, G*G, D]
-        shape = len(x), *self.pos_embed.shape[1:]
-        b, _, d = shape
-        x = mx.concatenate([mx.broadcast_to(self.cls_token, (b, 1, d)), x], 1).reshape(-1, d)  # [B*N, D]
-        added = mx.broadcast_to(self.pos_embed, shape).reshape(-1, d)
+        cls = mx.broadcast_to(self.cls_token, (x.shape[0], *self.cls_token.shape[1:]))
+        x = mx.concatenate([cls, x], 1) + self.pos_embed  # [B, N, D]
         for block in self.blocks:
-            x, added = block(x, added)
-        classes = x.reshape(shape)[:, 0] + added.reshape(shape)[:, 0]
-        return self.head(self.norm(classes))
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])

@@ -62,37 +62,8 @@ class Linear(nn.Linear):
         return super().__call__(x)
 
 
-@cache
-def _add_norm(eps: float) -> Any:
-    """cuda.add_norm with its gradient."""
-
-    @mx.custom_function
-    def add_norm(x: mx.array, added: mx.array, weight: mx.array, bias: mx.array) -> tuple[mx.array, mx.array]:
-        return cuda.add_norm(x, added, weight, bias, eps)
-
-    @add_norm.vjp
-    def gradients(
-        primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
-    ) -> tuple[mx.array, ...]:
-        dsum, dnormed = cotangents
-        dx, dweight, dbias = cuda.add_norm_gradient(outputs[0], primals[2], dsum, dnormed, eps)
-        return dx, dx, dweight, dbias
-
-    return add_norm
-
-
 class LayerNorm(nn.LayerNorm):
     """Over the last axis: [..., D] -> [..., D]; MLX's own kernel, whose statistics are float32."""
-
-    def of_sum(self, x: mx.array, added: mx.array) -> tuple[mx.array, mx.array]:
-        """x + added, and its LayerNorm: two of [R, D] -> two of [R, D]; on CUDA one kernel, and two backwards."""
-        if on_cuda() and x.shape[-1] <= cuda.LARGEST_NORM:
-            if not _grad_enabled.get():
-                return cuda.add_norm(x, added, self.weight, self.bias, self.eps)
-            total, normed = _add_norm(self.eps)(x, added, self.weight, self.bias)
-            return total, normed
-        x = x + added
-        return x, self(x)
 
 
 FUSED_TOKENS = 128

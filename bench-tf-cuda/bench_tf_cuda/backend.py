@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from bench_tf_cuda import ahead, cudnn
 from bench_tf_cuda.model import DeiT
-from bench_tf_cuda.ops import why_unfused
+from bench_tf_cuda.ops import enable_grad, why_unfused
 from bench_tf_cuda.ranks import TfGroup, group, rank_errors, select_device
 from shared_spec.backend import OutOfMemory
 from shared_spec.ranks import Group
@@ -92,7 +92,7 @@ class TfBackend:
         self.spec, self.precision, self.engine = spec, precision, engine
         self._dtype = tf.bfloat16 if precision == "bf16" else tf.float32
 
-        self._model, self._inference_model = DeiT(spec), DeiT(spec, trained=False)
+        self._model = DeiT(spec)
         self._layout = canonical.FlatLayout(spec)
         items = self._layout.shapes.items()
         self._matrices = {name: shape for name, shape in items if canonical.has_decay(name, shape)}  # they come first
@@ -336,8 +336,8 @@ class TfBackend:
     def _infer(self, images: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
         """Logits float32 [B, C], computed in this precision's type, of weights as `_cast_weights` gives them."""
         *matrices, others = weights
-        self._inference_model.update(dict(zip(self._matrices, matrices, strict=True)) | _cut(others, self._others))
-        return tf.cast(self._inference_model(images), tf.float32)
+        self._model.update(dict(zip(self._matrices, matrices, strict=True)) | _cut(others, self._others))
+        return tf.cast(self._model(images), tf.float32)
 
     def _forward(self, images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Logits float32 [B, C] in training; the model's weights are slices of `weights`, [parameters]."""
@@ -345,7 +345,7 @@ class TfBackend:
         return tf.cast(self._model(images), tf.float32)
 
     def _loss_and_gradient(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, enable_grad():
             logits = self._forward(images, tf.cast(self._params, self._dtype))
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
         return loss, tape.gradient(loss, self._params)

@@ -70,11 +70,11 @@ class Mlp(Module):
 class Block(Module):
     """Pre-norm transformer block: [B, N, D] -> [B, N, D]."""
 
-    def __init__(self, m: ModelSpec, trained: bool) -> None:
+    def __init__(self, m: ModelSpec) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(m.dim, m.layer_norm_eps, trained)
+        self.norm1 = LayerNorm(m.dim, m.layer_norm_eps)
         self.attn = Attention(m)
-        self.norm2 = LayerNorm(m.dim, m.layer_norm_eps, trained)
+        self.norm2 = LayerNorm(m.dim, m.layer_norm_eps)
         self.mlp = Mlp(m)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -83,21 +83,17 @@ class Block(Module):
 
 
 class DeiT(Module):
-    """The whole model: uint8 [B, S, S, 3] -> logits [B, C].
+    """The whole model: uint8 [B, S, S, 3] -> logits [B, C]."""
 
-    Args:
-        trained: whether gradients are taken; the values are the same.
-    """
-
-    def __init__(self, spec: Spec, trained: bool = True) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
         m = spec.model
         self.preprocess = Preprocess(spec)
         self.patch_embed = PatchEmbed(m)
         self.cls_token = tf.TensorSpec((1, 1, m.dim))
         self.pos_embed = tf.TensorSpec((1, m.tokens, m.dim))
-        self.blocks = [Block(m, trained) for _ in range(m.depth)]
-        self.norm = LayerNorm(m.dim, m.layer_norm_eps, trained)
+        self.blocks = [Block(m) for _ in range(m.depth)]
+        self.norm = LayerNorm(m.dim, m.layer_norm_eps)
         self.head = Linear(m.dim, m.classes)
 
     def __call__(self, images: Tensor) -> Tensor:

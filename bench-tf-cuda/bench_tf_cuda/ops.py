@@ -5,7 +5,9 @@ Matrix products are einsums: with TF32 off, tf.matmul also asks XLA for the high
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from typing import Any
 
@@ -13,6 +15,18 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 from bench_tf_cuda import cudnn
+
+_grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=False)
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Operators called in this block, while a program is traced, are to be differentiated."""
+    token = _grad_enabled.set(True)
+    try:
+        yield
+    finally:
+        _grad_enabled.reset(token)
 
 
 class Module:
@@ -132,13 +146,14 @@ def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
 class LayerNorm(Module):
     """Over the last axis, computed in float32: [..., D] -> [..., D]."""
 
-    def __init__(self, dim: int, eps: float, trained: bool = True) -> None:
+    def __init__(self, dim: int, eps: float) -> None:
         self.weight: Any = tf.TensorSpec((dim,))
         self.bias: Any = tf.TensorSpec((dim,))
-        self.eps, self.function = eps, layer_norm if trained else inference_layer_norm
+        self.eps = eps
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return self.function(x, self.weight, self.bias, self.eps)
+        function = layer_norm if _grad_enabled.get() else inference_layer_norm
+        return function(x, self.weight, self.bias, self.eps)
 
 
 def inference_layer_norm(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor, eps: float) -> tf.Tensor:

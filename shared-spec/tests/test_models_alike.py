@@ -17,7 +17,7 @@ PACKAGES = {
     name: ROOT / f"bench-{name}" / f"bench_{name.replace('-', '_')}" for name in ("mlx", "tf-cuda", "torch-ipex")
 }
 FILES = {"__init__.py", "__main__.py", "backend.py", "model.py", "ops.py", "platform.py", "ranks.py"}
-ONLY_THERE = {"tf-cuda": {"ahead.py", "cudnn.py"}, "torch-ipex": {"inference.py"}}
+ONLY_THERE = {"mlx": {"cuda.py"}, "tf-cuda": {"ahead.py", "cudnn.py", "kept.py"}, "torch-ipex": {"inference.py"}}
 
 CLASSES = ["Preprocess", "PatchEmbed", "Attention", "Mlp", "Block", "DeiT"]
 OPERATORS = {"Linear": ["inputs", "outputs"], "LayerNorm": ["dim", "eps"], "attention": ["qkv"], "gelu": ["x"]}
