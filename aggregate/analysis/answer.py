@@ -19,7 +19,7 @@ from aggregate.analysis.ratios import FASTER_IS, Ratio
 from shared_spec.results.measurements import Convergence
 
 Key = Literal["full", "training", "latency", "inference", "target", "energy", "cost", "memory", "max_batch"]
-MAX_RIVALS = 3
+MAX_RIVALS = 2
 """Others that an answer names; the table has all."""
 
 
