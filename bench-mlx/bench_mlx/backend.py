@@ -17,10 +17,10 @@ from mlx import nn
 from mlx.utils import tree_unflatten
 
 from bench_mlx.model import DeiT
-from bench_mlx.ops import attention_backward, enable_grad, join
+from bench_mlx.ops import attention_backward, join
 from bench_mlx.ranks import MlxGroup, group, on_host
 from shared_spec import places
-from shared_spec.backend import DeviceWatchdog, OutOfMemory
+from shared_spec.backend import DeviceWatchdog, OutOfMemory, enable_grad
 from shared_spec.conformance.probes import BATCH
 from shared_spec.errors import UserError
 from shared_spec.ranks import Group

@@ -6,9 +6,7 @@ where gradients are taken, which MLX does not tell an operator as PyTorch does: 
 
 import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
 from typing import Any
@@ -17,18 +15,7 @@ import mlx.core as mx
 from mlx import nn
 
 from bench_mlx import cuda
-
-_grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=False)
-
-
-@contextmanager
-def enable_grad() -> Iterator[None]:
-    """Operators called in this block are to be differentiated."""
-    token = _grad_enabled.set(True)
-    try:
-        yield
-    finally:
-        _grad_enabled.reset(token)
+from shared_spec.backend import enable_grad, grad_enabled
 
 
 def on_cuda() -> bool:
@@ -57,7 +44,7 @@ class Linear(nn.Linear):
     """x W^T + b over the last axis: [..., in] -> [..., out]; where gradients are taken, `linear`."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        if _grad_enabled.get():
+        if grad_enabled():
             return linear(x, self.weight, self.bias)  # type: ignore[return-value]  # to MLX's stubs it is an object
         return super().__call__(x)
 
@@ -139,14 +126,14 @@ def attention(qkv: mx.array) -> mx.array:
     """
     b, n, _, _, d = qkv.shape
     mask, padding = None, -n % FUSED_TOKENS
-    if _grad_enabled.get() and not mx.metal.is_available():
+    if grad_enabled() and not mx.metal.is_available():
         if b < FUSED_BATCH or not has_fused_backward(qkv.dtype):
             written_out: Any = attention_with_scores(qkv)
             x: mx.array = written_out[0]
             return x
         if padding:
             qkv, mask = mx.pad(qkv, [(0, 0), (0, padding), (0, 0), (0, 0), (0, 0)]), _mask(n, padding)
-    if not _grad_enabled.get() and b <= FEW_IMAGES and on_cuda() and cuda.attends(qkv):
+    if not grad_enabled() and b <= FEW_IMAGES and on_cuda() and cuda.attends(qkv):
         return cuda.attend(qkv)
     # Cut first: so the gradient is put together as qkv lies, and not copied once more.
     q, k, v = (part.squeeze(2).transpose(0, 2, 1, 3) for part in mx.split(qkv, 3, 2))  # each [B, H, N, D/H]
@@ -174,7 +161,7 @@ def gelu(x: mx.array) -> mx.array:
     forward and backward are one fused kernel each. Without it the compiler splits the forward into three kernels, in
     order to keep two more activations of the size of x.
     """
-    return _checkpointed_gelu(x) if _grad_enabled.get() else _gelu(x)
+    return _checkpointed_gelu(x) if grad_enabled() else _gelu(x)
 
 
 def _gelu(x: mx.array) -> mx.array:

@@ -25,7 +25,7 @@ def _functions(backend: Any, batch: Any) -> Iterator[tuple[str, Callable[..., An
     """The parts of a step as (name, function of arrays, arguments); a block's parts come once, not twelve times."""
     import mlx.core as mx
 
-    from bench_mlx.ops import enable_grad
+    from shared_spec.backend import enable_grad
 
     m, dtype, images = backend.spec.model, backend._dtype, batch[0]
     model = backend._model

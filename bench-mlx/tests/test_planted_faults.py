@@ -54,7 +54,7 @@ def resize_in_step(change):
         whole = model.Preprocess.__call__
 
         def call(self, images):
-            if not ops._grad_enabled.get():
+            if not ops.grad_enabled():
                 return whole(self, images)
             x = (images.transpose(0, 3, 1, 2).astype(mx.float32) / 255 - self._mean) / self._std
             return change(x, self._upscale)

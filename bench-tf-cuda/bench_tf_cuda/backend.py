@@ -21,9 +21,9 @@ import tensorflow as tf
 
 from bench_tf_cuda import ahead, cudnn
 from bench_tf_cuda.model import DeiT
-from bench_tf_cuda.ops import enable_grad, why_unfused
+from bench_tf_cuda.ops import why_unfused
 from bench_tf_cuda.ranks import TfGroup, group, rank_errors, select_device
-from shared_spec.backend import OutOfMemory
+from shared_spec.backend import OutOfMemory, enable_grad
 from shared_spec.ranks import Group
 from shared_spec.workload import params as canonical
 from shared_spec.workload.spec import Spec

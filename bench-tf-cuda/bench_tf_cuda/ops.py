@@ -5,9 +5,7 @@ Matrix products are einsums: with TF32 off, tf.matmul also asks XLA for the high
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -15,18 +13,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 from bench_tf_cuda import cudnn
-
-_grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=False)
-
-
-@contextmanager
-def enable_grad() -> Iterator[None]:
-    """Operators called in this block, while a program is traced, are to be differentiated."""
-    token = _grad_enabled.set(True)
-    try:
-        yield
-    finally:
-        _grad_enabled.reset(token)
+from shared_spec.backend import grad_enabled
 
 
 class Module:
@@ -152,7 +139,7 @@ class LayerNorm(Module):
         self.eps = eps
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        function = layer_norm if _grad_enabled.get() else inference_layer_norm
+        function = layer_norm if grad_enabled() else inference_layer_norm
         return function(x, self.weight, self.bias, self.eps)
 
 

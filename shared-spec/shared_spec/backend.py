@@ -1,6 +1,8 @@
 """What a platform has to be able to do. The harness drives, the backend obeys; only the harness owns a clock."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +15,24 @@ Batch = Any
 """A batch on the device: images, and targets where there are any. Only its backend looks inside."""
 Handle = Any
 """A value on the device that may not have been computed yet."""
+
+
+_grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=False)
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Operators called in this block are to be differentiated: for frameworks that do not tell an operator themselves."""
+    token = _grad_enabled.set(True)
+    try:
+        yield
+    finally:
+        _grad_enabled.reset(token)
+
+
+def grad_enabled() -> bool:
+    """Whether this is inside of `enable_grad`."""
+    return _grad_enabled.get()
 
 
 class OutOfMemory(Exception):
